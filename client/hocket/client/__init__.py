@@ -1,0 +1,1 @@
+"""hocket's client."""

@@ -1,0 +1,1 @@
+"""The loom: which sequence computes what, step by step, in plain Python."""

@@ -1,0 +1,160 @@
+"""What the engine asks of a model, and what the model answers.
+
+Both sides run on the engine's thread, so slices may refer to the engine's own lists; a runner reads
+them during the call and keeps nothing.
+
+The runner is stateless but for the KV cache: `num_blocks` hot blocks, each holding `block_size`
+consecutive tokens of one sequence, and a bounded store of saved blocks beside them. The engine
+alone decides which block holds what. It keeps the used blocks at [0, n): a runner may treat them
+as one contiguous array.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hocket.server.engine.commands import Logprobs
+from hocket.server.engine.sampling import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLimits:
+    """The bounds that a loaded model sets.
+
+    Attributes:
+        max_context_tokens: Most tokens of a sequence, prompt and completion.
+        vocabulary_size: Sampled token ids are below it.
+        block_size: Tokens in a KV block.
+        num_blocks: Hot KV blocks.
+        num_saved_blocks: Blocks that the store beside them can keep.
+    """
+
+    max_context_tokens: int
+    vocabulary_size: int
+    block_size: int
+    num_blocks: int
+    num_saved_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """Asks for the token after the last one of a slice.
+
+    Attributes:
+        params: How it is drawn.
+        seed: The seed of this choice; together with `position` it fixes the random draw.
+        position: Index in the sequence of the token to be drawn.
+        history: All tokens so far, prompt first; read only where penalties need it.
+        prompt_length: How many of them are the prompt.
+        banned_token_ids: Tokens that must not be drawn, such as end tokens before `min_tokens`.
+    """
+
+    params: SamplingParams
+    seed: int
+    position: int
+    history: Sequence[int]
+    prompt_length: int
+    banned_token_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSlice:
+    """Consecutive tokens of one sequence, to be computed in one step.
+
+    One token with all before it in the cache is a decode; anything else is a chunk of a prefill.
+
+    Attributes:
+        sequence_id: Unique among all sequences of the process.
+        token_ids: The tokens to compute, at least one.
+        start: Position of the first of them: what the cache holds of the sequence.
+        block_table: The sequence's blocks in logical order; room for `start + len(token_ids)`.
+        sample: Asks for the next token; None in the middle of a prefill.
+        prompt_logprobs: Asks for the log probability of each of the sequence's tokens that follows
+            one of `token_ids`, and that many likeliest beside it; None asks for nothing.
+        next_token_id: The token after the slice where it is known (the middle of a prefill), so
+            that its log probability can be told; None at the end.
+    """
+
+    sequence_id: int
+    token_ids: Sequence[int]
+    start: int
+    block_table: Sequence[int]
+    sample: SampleRequest | None = None
+    prompt_logprobs: int | None = None
+    next_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All that one step computes; at most one slice for each sequence."""
+
+    slices: tuple[SequenceSlice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A drawn token, with its log probabilities where they were asked for."""
+
+    token_id: int
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceResult:
+    """What a slice brought.
+
+    Attributes:
+        sequence_id: Whose it is.
+        token: The drawn token, where one was asked for and could be drawn.
+        prompt_logprobs: One for each known token that follows one of the slice's.
+        failure: Why this slice alone failed, in one word (`non_finite`, `all_banned`); None if it
+            did not.
+    """
+
+    sequence_id: int
+    token: SampledToken | None = None
+    prompt_logprobs: tuple[Logprobs, ...] = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a batch brought: one result for each slice, in their order."""
+
+    results: tuple[SliceResult, ...]
+
+
+class ModelRunner(Protocol):
+    """A loaded decoder model. Every call is made on the engine's thread."""
+
+    @property
+    def limits(self) -> ModelLimits:
+        """The bounds that the model sets."""
+        ...
+
+    def execute(self, batch: Batch) -> StepResult:
+        """Compute a batch: write its KV rows, draw the tokens asked for.
+
+        Writes to the cache only past the `start` of each slice, so that a batch that raised may be
+        tried again, whole or in parts, with the same outcome.
+
+        Raises:
+            Exception: The batch as a whole could not be computed. Any slice may be to blame.
+        """
+        ...
+
+    def move_blocks(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy whole hot blocks from the first of each pair to the second, in order."""
+        ...
+
+    def save_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
+        """Keep a copy of a sequence's blocks, in logical order, until loaded or dropped."""
+        ...
+
+    def load_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
+        """Copy what was saved of a sequence into these blocks and forget the copy."""
+        ...
+
+    def drop_saved(self, sequence_id: int) -> None:
+        """Forget what was saved of a sequence."""
+        ...

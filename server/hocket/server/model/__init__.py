@@ -1,0 +1,1 @@
+"""The machine room: the only importer of torch."""

@@ -1,0 +1,1 @@
+"""The gauges: what the rooms report, in the form that Prometheus reads."""

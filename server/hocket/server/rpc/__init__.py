@@ -1,0 +1,1 @@
+"""The porch: gRPC and protobuf live here, on the loop's thread, and nowhere below."""
