@@ -1,1 +1,1 @@
-"""hocket's server: an asyncio porch, a study, a loom and a machine room; see docs/architecture.md."""
+"""The server: an asyncio porch, a study, a loom, a machine room; see docs/architecture.md."""
