@@ -11,6 +11,7 @@ its own protobuf differs from the one the project runs on.
 
 import argparse
 import filecmp
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,11 @@ def compiler() -> Path:
     wanted = "\n".join(REQUIREMENTS)
     if not (marker.exists() and marker.read_text() == wanted):
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        # The project's own pins must not reach this environment: its protobuf is another one.
+        environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}  # noqa: TID251
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True, env=environment
+        )
         marker.write_text(wanted)
     return python
 

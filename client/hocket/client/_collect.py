@@ -1,0 +1,99 @@
+"""Puts the events of one generation together. Whichever thread reads the stream."""
+
+from collections import defaultdict
+
+from hocket.client._errors import StreamError
+from hocket.client._events import (
+    Answer,
+    Delta,
+    Event,
+    Finished,
+    GenerationResult,
+    Sentence,
+    Started,
+)
+
+
+class Collector:
+    """What has arrived of one generation so far.
+
+    Attributes:
+        request_id: The id it runs under.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._pieces: defaultdict[int, list[Delta | Sentence]] = defaultdict(list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last event has arrived."""
+        return self._finished is not None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What has arrived of each answer, by index."""
+        return tuple(answer.text for answer in self._answers())
+
+    def add(self, event: Event) -> None:
+        """Take the next event.
+
+        Raises:
+            StreamError: It comes after the last one.
+        """
+        if self._finished is not None:
+            raise StreamError("the stream went on after its last event")
+        match event:
+            case Started():
+                self._started = event
+            case Finished():
+                self._finished = event
+            case Delta() | Sentence():
+                self._pieces[event.choice_index].append(event)
+
+    def check_finished(self) -> None:
+        """Return if the generation is over.
+
+        Raises:
+            StreamError: The last event has not arrived.
+        """
+        if self._finished is None:
+            raise StreamError("the stream ended before the generation did")
+
+    def result(self) -> GenerationResult:
+        """Return the whole generation.
+
+        Raises:
+            StreamError: Its first or last event has not arrived.
+        """
+        self.check_finished()
+        if self._started is None or self._finished is None:
+            raise StreamError("the stream did not begin as it should")
+        return GenerationResult(
+            request_id=self.request_id,
+            model=self._started.model,
+            seed=self._started.seed,
+            answers=self._answers(),
+            completions=self._finished.completions,
+            usage=self._finished.usage,
+            timings=self._finished.timings,
+            prompt_logprobs=self._finished.prompt_logprobs,
+        )
+
+    def _answers(self) -> tuple[Answer, ...]:
+        indexes = set(self._pieces)
+        if self._finished is not None:
+            # An answer without any text has no pieces.
+            indexes.update(completion.index for completion in self._finished.completions)
+        return tuple(self._answer(index) for index in sorted(indexes or {0}))
+
+    def _answer(self, index: int) -> Answer:
+        pieces = self._pieces.get(index, [])
+        return Answer(
+            text="".join(piece.text for piece in pieces),
+            sentences=tuple(piece for piece in pieces if isinstance(piece, Sentence)),
+            token_ids=tuple(id_ for piece in pieces for id_ in piece.token_ids),
+            logprobs=tuple(logprobs for piece in pieces for logprobs in piece.logprobs),
+        )

@@ -1,0 +1,142 @@
+"""What many generations over one stream have in common, without any I/O.
+
+`ManyState` knows which requests are in progress, `Outbox` what is still to be sent. Both belong to
+the stream's owner; the blocking stream guards them with its condition.
+"""
+
+from collections import deque
+from typing import TypeAlias
+
+from hocket.client._collect import Collector
+from hocket.client._errors import ClientError, StreamError, error_of_status
+from hocket.client._events import Event, Finished, GenerationResult
+from hocket.client._parse import parse_event
+from hocket.client._requests import GenerationOptions, build_generate_request, make_request_id
+from hocket.v1 import generation_pb2
+
+ManyEvent: TypeAlias = tuple[str, Event | ClientError]
+ManyResult: TypeAlias = tuple[str, GenerationResult | ClientError]
+
+MAX_UNSENT = 64
+"""Requests that may wait to be sent before `submit` waits, too."""
+
+
+class Outbox:
+    """Actions to send, kept until the first answer so that a new attempt can send them again."""
+
+    def __init__(self) -> None:
+        self._unsent: deque[generation_pb2.GenerateManyRequest] = deque()
+        self._sent: list[generation_pb2.GenerateManyRequest] = []
+        self._keeps_sent = True
+        self.is_closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be added at once."""
+        return len(self._unsent) < MAX_UNSENT
+
+    def check_open(self) -> None:
+        """Return if actions may be added.
+
+        Raises:
+            StreamError: The sending side is closed.
+        """
+        if self.is_closed:
+            raise StreamError("the sending side of the stream is closed")
+
+    def put(self, action: generation_pb2.GenerateManyRequest) -> None:
+        """Add an action.
+
+        Raises:
+            StreamError: The sending side is closed.
+        """
+        self.check_open()
+        self._unsent.append(action)
+
+    def take(self) -> generation_pb2.GenerateManyRequest | None:
+        """Return the next action to send; None if there is none now."""
+        if not self._unsent:
+            return None
+        action = self._unsent.popleft()
+        if self._keeps_sent:
+            self._sent.append(action)
+        return action
+
+    def rewind(self) -> None:
+        """Send everything again, on a new attempt."""
+        self._unsent.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+    def commit(self) -> None:
+        """Forget what was sent: an answer has come, so there is no new attempt."""
+        self._keeps_sent = False
+        self._sent.clear()
+
+
+class ManyState:
+    """The requests of one stream."""
+
+    def __init__(self) -> None:
+        self._collectors: dict[str, Collector] = {}
+
+    @property
+    def in_progress(self) -> frozenset[str]:
+        """Ids of the requests that have neither finished nor failed."""
+        return frozenset(self._collectors)
+
+    def begin(
+        self, prompt: str | None, options: GenerationOptions
+    ) -> generation_pb2.GenerateManyRequest:
+        """Make the action that starts a generation.
+
+        Raises:
+            TypeError: There is not exactly one input, or an option is unknown.
+            ValueError: A value cannot be sent, or the id is in use on this stream.
+        """
+        request = build_generate_request(prompt, options)
+        request.request_id = request.request_id or make_request_id()
+        if request.request_id in self._collectors:
+            raise ValueError(f"request id {request.request_id!r} is in use on this stream")
+        self._collectors[request.request_id] = Collector(request.request_id)
+        return generation_pb2.GenerateManyRequest(generate=request)
+
+    def cancel(self, request_id: str) -> generation_pb2.GenerateManyRequest | None:
+        """Make the action that ends a generation; None if it is not in progress."""
+        if request_id not in self._collectors:
+            return None
+        cancel = generation_pb2.CancelGeneration(request_id=request_id)
+        return generation_pb2.GenerateManyRequest(cancel=cancel)
+
+    def take(
+        self, message: generation_pb2.GenerateManyResponse
+    ) -> tuple[ManyEvent, ManyResult | None] | None:
+        """Return what happened, and the whole generation if that was its last event.
+
+        None for an event that this client does not know, or of a request that is not its own.
+        """
+        request_id = message.request_id
+        collector = self._collectors.get(request_id)
+        if collector is None:
+            return None
+        if message.WhichOneof("event") == "failed":
+            del self._collectors[request_id]
+            error = error_of_status(message.failed)
+            return (request_id, error), (request_id, error)
+        event = parse_event(message)
+        if event is None:
+            return None
+        collector.add(event)
+        if not isinstance(event, Finished):
+            return (request_id, event), None
+        del self._collectors[request_id]
+        return (request_id, event), (request_id, collector.result())
+
+    def check_ended(self) -> None:
+        """Return if every request has ended.
+
+        Raises:
+            StreamError: Some have not.
+        """
+        if self._collectors:
+            count = len(self._collectors)
+            raise StreamError(f"the stream ended before {count} of its generations did")

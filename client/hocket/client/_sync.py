@@ -1,0 +1,309 @@
+"""The blocking client, for programs without asyncio.
+
+It shares with `AsyncClient` everything but the waiting: how requests are built and answers read,
+the errors, the retry decisions. It waits on gRPC's blocking channel rather than on a hidden event
+loop, so that it needs no thread of its own and works in programs that also run asyncio. Any number
+of threads may use one client; each stream is read by one.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+
+from hocket.client import _calls as calls
+from hocket.client import _methods as methods
+from hocket.client._channel import (
+    ChannelOptions,
+    LoadBalancing,
+    Tls,
+    TokenSource,
+    channel_credentials,
+    channel_options,
+)
+from hocket.client._errors import ClientError, NotFound
+from hocket.client._events import GenerationResult
+from hocket.client._requests import GenerationOptions, build_generate_request
+from hocket.client._retry import RetryPolicy
+from hocket.client._sync_many import SyncManyStream
+from hocket.client._sync_stream import SyncGenerationStream, error_of_rpc
+from hocket.client._types import (
+    DrainStatus,
+    Granularity,
+    HealthStatus,
+    Model,
+    SentenceOptions,
+    TextPiece,
+    Token,
+)
+
+ResultT = TypeVar("ResultT")
+
+
+class Client:
+    """Talks to a hocket server, blocking.
+
+        with Client("127.0.0.1:50051") as client:
+            with client.stream("Once upon a time") as stream:
+                for text in stream.text():
+                    print(text, end="")
+
+    Any number of calls may be in progress at once. Leaving the block ends them.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: TokenSource | None = None,
+        timeout: float | None = None,
+        tls: Tls | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        load_balancing: LoadBalancing = "pick_first",
+        options: ChannelOptions = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        draw: Callable[[], float] = random.random,  # noqa: S311 - jitter, not a secret
+    ) -> None:
+        """Describe the connection; it is made on the first call.
+
+        Args:
+            target: Where the server is, as gRPC names it: `host:port`, `unix:/path`, `dns:///name`.
+            token: Bearer token, or a function that returns the present one. Without TLS it travels
+                in clear text.
+            timeout: Seconds that each call may take, retries included, unless it says otherwise;
+                None for no limit.
+            tls: Secures the connection; in clear text if neither this nor `credentials` is given.
+            credentials: gRPC channel credentials, in place of `tls`.
+            retry: When calls are made again.
+            load_balancing: How calls spread over the addresses of the target.
+            options: Further gRPC channel options; these win.
+            clock: Monotonic seconds; for tests.
+            sleep: Waits for seconds; for tests.
+            draw: Draws from 0 to 1; for tests.
+
+        Raises:
+            ValueError: Both `tls` and `credentials` were given.
+        """
+        self._target = target
+        self._credentials = channel_credentials(tls, credentials)
+        self._options = channel_options(load_balancing=load_balancing, tls=tls, extra=options)
+        self._settings = calls.CallSettings(
+            token=token, timeout=timeout, retry=retry, clock=clock, draw=draw
+        )
+        self._sleep = sleep
+        self._channel: grpc.Channel | None = None
+
+    def __enter__(self) -> Self:
+        if self._channel is not None:
+            raise ClientError("the client is open already")
+        if self._credentials is None:
+            self._channel = grpc.insecure_channel(self._target, options=self._options)
+        else:
+            self._channel = grpc.secure_channel(
+                self._target, self._credentials, options=self._options
+            )
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    @contextmanager
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Iterator[SyncGenerationStream]:
+        """Write a text and follow it. Leaving the block cancels what is still being written.
+
+        Args:
+            prompt: What is continued; or `messages` or `token_ids` among the options.
+            timeout: Seconds that the whole may take, retries included.
+            **options: See `GenerationOptions`.
+
+        Raises:
+            TypeError: There is not exactly one input, or an option is unknown.
+            ValueError: A value cannot be sent.
+        """
+        stream = SyncGenerationStream(
+            method=_unary_stream(self._open_channel(), methods.GENERATE),
+            request=build_generate_request(prompt, options),
+            settings=self._settings,
+            timeout=timeout,
+            sleep=self._sleep,
+        )
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationResult:
+        """Write a text and return it whole; with the arguments and errors of `stream`."""
+        if options.get("granularity") is None:
+            options["granularity"] = Granularity.FULL
+        with self.stream(prompt, timeout=timeout, **options) as stream:
+            return stream.result()
+
+    @contextmanager
+    def generate_many(
+        self,
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[SyncManyStream]:
+        """Write many texts over one stream. Leaving the block cancels those in progress."""
+        channel = self._open_channel()
+        stream = SyncManyStream(
+            method=channel.stream_stream(
+                methods.GENERATE_MANY.path,
+                request_serializer=methods.GENERATE_MANY.serialize,
+                response_deserializer=methods.GENERATE_MANY.parse,
+            ),
+            settings=self._settings,
+            timeout=timeout,
+            sleep=self._sleep,
+        )
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def tokenize(
+        self,
+        text: str,
+        *,
+        model: str = "",
+        add_special_tokens: bool = False,
+        parse_special_tokens: bool = False,
+    ) -> tuple[Token, ...]:
+        """Return the tokens of a text, with where each begins and ends."""
+        return self._call(
+            calls.tokenize(
+                text,
+                model=model,
+                add_special_tokens=add_special_tokens,
+                parse_special_tokens=parse_special_tokens,
+            )
+        )
+
+    def detokenize(
+        self, token_ids: Sequence[int], *, model: str = "", keep_special_tokens: bool = False
+    ) -> str:
+        """Return the text of tokens."""
+        return self._call(
+            calls.detokenize(token_ids, model=model, keep_special_tokens=keep_special_tokens)
+        )
+
+    def count_tokens(
+        self, texts: Sequence[str], *, model: str = "", add_special_tokens: bool = False
+    ) -> tuple[int, ...]:
+        """Return how many tokens each text has."""
+        return self._call(
+            calls.count_tokens(texts, model=model, add_special_tokens=add_special_tokens)
+        )
+
+    def split_sentences(
+        self, text: str, *, paragraphs: bool = False, options: SentenceOptions | None = None
+    ) -> tuple[TextPiece, ...]:
+        """Return the sentences, or paragraphs, of a text; they join to it."""
+        return self._call(calls.split_sentences(text, paragraphs=paragraphs, options=options))
+
+    def list_models(self) -> tuple[Model, ...]:
+        """Return all served models, the default first."""
+        return self._call(calls.list_models())
+
+    def get_model(self, name: str = "") -> Model:
+        """Return one model; the server's default if no name is given."""
+        return self._call(calls.get_model(name))
+
+    def check_health(self, service: str = "") -> HealthStatus:
+        """Return how the server, or one of its services, is."""
+        try:
+            return self._call(calls.check_health(service))
+        except NotFound:
+            return HealthStatus.SERVICE_UNKNOWN
+
+    @contextmanager
+    def watch_health(self, service: str = "") -> Iterator[Iterator[HealthStatus]]:
+        """Follow how the server, or one of its services, is: now, and at each change.
+
+        Never retried; the iteration ends or raises when the server leaves.
+        """
+        call = _unary_stream(self._open_channel(), methods.HEALTH_WATCH)(
+            service, metadata=self._settings.metadata()
+        )
+
+        def statuses() -> Iterator[HealthStatus]:
+            try:
+                yield from call
+            except grpc.RpcError as error:
+                raise error_of_rpc(error) from None
+
+        try:
+            yield statuses()
+        finally:
+            call.cancel()
+
+    def abort(self, request_id: str) -> bool:
+        """End a generation of any caller; whether it was in progress. For operators."""
+        return self._call(calls.abort(request_id))
+
+    def drain(self) -> DrainStatus:
+        """Make the server finish its work and leave. For operators."""
+        return self._call(calls.drain())
+
+    def _call(self, call: calls.UnaryCall[ResultT]) -> ResultT:
+        attempts = self._settings.attempts(None)
+        while True:
+            method = self._open_channel().unary_unary(
+                call.method.path,
+                request_serializer=call.method.serialize,
+                response_deserializer=call.method.parse,
+            )
+            try:
+                response = method(
+                    call.request,
+                    timeout=attempts.remaining_seconds(),
+                    metadata=self._settings.metadata(),
+                )
+            except grpc.RpcError as error:
+                failure = error_of_rpc(error)
+            else:
+                attempts.begin()
+                return call.convert(response)
+            wait = attempts.wait_after(failure)
+            if wait is None:
+                raise failure from None
+            self._sleep(wait)
+
+    def _open_channel(self) -> grpc.Channel:
+        if self._channel is None:
+            raise ClientError("the client is not open; use it as `with Client(...)`")
+        return self._channel
+
+
+def _unary_stream(
+    channel: grpc.Channel, method: methods.Method[Any, ResultT]
+) -> "grpc.UnaryStreamMultiCallable[Any, ResultT]":
+    return channel.unary_stream(
+        method.path, request_serializer=method.serialize, response_deserializer=method.parse
+    )

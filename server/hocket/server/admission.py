@@ -1,0 +1,163 @@
+"""Who may come in: places to run and to wait, in all and for each connection. Loop thread.
+
+The door never waits: there is a place or there is none. Who got in waits, if need be, in the
+engine's scheduler, which knows priorities and deadlines. A refusal says when to come back,
+estimated from the rate at which places have really been given back.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Annotated, Self
+
+from annotated_types import Ge, Le
+
+from hocket.server.errors import Overloaded
+
+_LEAST_WAIT, _MOST_WAIT = 0.05, 30.0  # seconds
+_UNKNOWN_WAIT = 1.0  # before anybody has left
+_MEMORY_SECONDS = 10.0  # how long the rate remembers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionConfig:
+    """How many requests may be in progress. A request of `n` choices counts `n` times.
+
+    Attributes:
+        max_running: Places to run. Keep it at `engine.max_num_seqs` or below.
+        max_waiting: Places to wait for one to run.
+        max_per_connection: Places of one connection. A proxy in front shares few connections among
+            many callers: raise it there.
+    """
+
+    max_running: Annotated[int, Ge(1), Le(4_096)] = 32
+    max_waiting: Annotated[int, Ge(0), Le(65_536)] = 128
+    max_per_connection: Annotated[int, Ge(1), Le(65_536)] = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionStatistics:
+    """The door at one moment.
+
+    Attributes:
+        in_progress: Places taken.
+        connections: Connections that hold one.
+        refused: Requests refused so far.
+        leave_rate: Places given back in a second, lately.
+    """
+
+    in_progress: int
+    connections: int
+    refused: int
+    leave_rate: float
+
+
+class Permit:
+    """One or more places; given back once."""
+
+    def __init__(self, admission: "Admission", connection: str, places: int) -> None:
+        self._admission = admission
+        self._connection = connection
+        self._places = places
+
+    def release(self) -> None:
+        """Give the places back. Repeatable."""
+        places, self._places = self._places, 0
+        if places:
+            self._admission._leave(self._connection, places)  # noqa: SLF001 - its other half
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class _Semaphore:
+    """A counting semaphore that is never waited for, and taken by several at once."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.taken = 0
+
+    def acquire_nowait(self, places: int) -> bool:
+        """Take all of these places or none; False if there are too few."""
+        if places > self.count - self.taken:
+            return False
+        self.taken += places
+        return True
+
+    def release(self, places: int) -> None:
+        self.taken -= places
+
+
+class Admission:
+    """The door."""
+
+    def __init__(
+        self, config: AdmissionConfig, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._all = _Semaphore(config.max_running + config.max_waiting)
+        self._connections: dict[str, _Semaphore] = {}
+        self._refused = 0
+        self._rate = 0.0
+        self._rate_at = clock()
+
+    def enter_nowait(self, connection: str, places: int = 1) -> Permit:
+        """Take places, all or none.
+
+        Args:
+            connection: Names the caller's connection.
+            places: How many, at least 1.
+
+        Raises:
+            Overloaded: There are too few, in all or for this connection.
+        """
+        own = self._connections.get(connection) or _Semaphore(self._config.max_per_connection)
+        if not own.acquire_nowait(places):
+            raise self._refusal("connection", own, places)
+        if not self._all.acquire_nowait(places):
+            own.release(places)
+            raise self._refusal("server", self._all, places)
+        self._connections[connection] = own
+        return Permit(self, connection, places)
+
+    def statistics(self) -> AdmissionStatistics:
+        """Return how things stand."""
+        return AdmissionStatistics(
+            in_progress=self._all.taken,
+            connections=len(self._connections),
+            refused=self._refused,
+            leave_rate=self._decayed_rate(),
+        )
+
+    def _leave(self, connection: str, places: int) -> None:
+        self._all.release(places)
+        own = self._connections[connection]
+        own.release(places)
+        if not own.taken:
+            del self._connections[connection]
+        # An exponentially weighted count of departures, as a rate.
+        self._rate = self._decayed_rate() + places / _MEMORY_SECONDS
+        self._rate_at = self._clock()
+
+    def _decayed_rate(self) -> float:
+        elapsed = self._clock() - self._rate_at
+        return self._rate * float(2.0 ** (-elapsed / _MEMORY_SECONDS))
+
+    def _refusal(self, scope: str, met: _Semaphore, places: int) -> Overloaded:
+        self._refused += 1
+        rate = self._decayed_rate()
+        # Half of those inside will have left by then: enough room, without all coming back at once.
+        ahead = max(places, met.taken / 2)
+        wait = ahead / rate if rate > 0 else _UNKNOWN_WAIT
+        bounded = min(max(wait, _LEAST_WAIT), _MOST_WAIT)
+        return Overloaded(scope=scope, limit=met.count, retry_after_seconds=bounded)

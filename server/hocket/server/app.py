@@ -1,0 +1,365 @@
+"""The composition root: builds the rooms, brings them up, and sees them out. Loop thread.
+
+    listen ▸ load ▸ warm up ▸ serve ▸ drain ▸ stop
+
+The listener comes first, so that health can be asked from the first moment; it says NOT_SERVING
+until the model has written a real token. A failure on the way, or of the engine later, is told by
+health, by the status of every call in progress, and by the exit code.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+import structlog
+
+from hocket.server.admission import Admission
+from hocket.server.catalogue import Catalogue, ModelDescription, ServedModel
+from hocket.server.drain import Departure
+from hocket.server.engine.batch import ModelLimits, ModelRunner
+from hocket.server.engine.commands import FinishReason, Submit
+from hocket.server.engine.core import EngineCore
+from hocket.server.engine.driver import EngineDriver
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
+from hocket.server.engine.statistics import EngineStatistics
+from hocket.server.errors import HocketError, StartupError
+from hocket.server.executors import Executors
+from hocket.server.lifecycle import Lifecycle, ServerState
+from hocket.server.model.config import ModelSourceConfig, RunnerConfig
+from hocket.server.observe.exporter import MetricsExporter
+from hocket.server.observe.metrics import Metrics
+from hocket.server.observe.watchdog import Watchdog, WatchedCore
+from hocket.server.progress import Progress
+from hocket.server.rpc.porch import build_listener
+from hocket.server.settings import Settings
+from hocket.server.text.tokenizer import ChatTemplate, Tokenizer
+
+_log = structlog.get_logger(__name__)
+
+_LAST_WORDS_SECONDS = 2.0  # for failed calls to hear why, before the process leaves
+_STOP_SECONDS = 10.0  # for the last step and the threads to end
+_WARM_UP_TEXT = "Once upon a time"
+_WARM_UP_TOKENS = 2  # the first comes of a prefill, the second of a decode
+
+Report = Callable[[str, float | None], None]
+
+
+class Loaded(Protocol):
+    """A model that was loaded; see `model.loading.LoadedModel`."""
+
+    @property
+    def runner(self) -> ModelRunner:
+        """Computes."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How it writes conversations down; None if it knows none."""
+        ...
+
+    @property
+    def description(self) -> ModelDescription:
+        """What it is."""
+        ...
+
+    @property
+    def limits(self) -> ModelLimits:
+        """The bounds it sets."""
+        ...
+
+
+Load = Callable[[ModelSourceConfig, RunnerConfig, Report], Loaded]
+
+
+class StalledEngine(Exception):
+    """A step of the engine does not end."""
+
+
+def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Report) -> Loaded:
+    """Load a model by `model.loading`, importing torch only now."""
+    report("loading torch", None)
+    from hocket.server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds
+
+    return load_model(source, runner, report)
+
+
+class App:
+    """A server, from its settings to its exit code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        load: Load = load_with_torch,
+        progress: Progress | None = None,
+        ready_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Build what needs no model.
+
+        Args:
+            settings: What to serve, and how.
+            load: Loads the model; called once, on the engine's thread.
+            progress: Told how far starting has come.
+            ready_file: Written once the server serves: the bound addresses and the process's id.
+            clock: Seconds of a monotonic clock.
+        """
+        self._settings = settings
+        self._load = load
+        self._progress = progress or Progress()
+        self._ready_file = ready_file
+        self._clock = clock
+        self._began = clock()
+        self._failure: Exception | None = None
+        self._driver: EngineDriver | None = None
+        self._driving: asyncio.Task[None] | None = None
+        self.address = ""
+        self.metrics_address = ""
+        self.lifecycle = Lifecycle()
+        self.departure = Departure(settings.drain)
+        self.catalogue = Catalogue()
+        self._executors = Executors(settings.executors)
+        self._admission = Admission(settings.admission, clock)
+        self._metrics = Metrics(
+            settings.metrics,
+            engine=self.statistics,
+            state=lambda: self.lifecycle.state,
+            gauges=self._gauges,
+        )
+        self._listener = build_listener(
+            settings.listener,
+            settings.access,
+            lifecycle=self.lifecycle,
+            catalogue=self.catalogue,
+            admission=self._admission,
+            executors=self._executors,
+            leave=self.leave,
+            observers=(self._metrics,),
+            clock=clock,
+        )
+
+    def statistics(self) -> EngineStatistics:
+        """Return the engine's newest snapshot; an empty one before there is an engine."""
+        return self._driver.statistics() if self._driver else EngineStatistics()
+
+    def leave(self, *, in_hurry: bool = False) -> float:
+        """Ask the server to drain and leave; return the seconds until new work is refused."""
+        return self.departure.wish(in_hurry=in_hurry)
+
+    async def run(self) -> int:
+        """Serve until asked to leave or until the engine fails; return the exit code.
+
+        Raises:
+            StartupError: The server could not start.
+        """
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
+        try:
+            self.address = await self._listener.start()
+            async with self._scraped(), asyncio.TaskGroup() as group:
+                serving = group.create_task(self._serve(group), name="hocket-serve")
+                await self.departure.wait_wished()
+                await self._see_out()
+                serving.cancel()
+                await self._stop_engine()
+        finally:
+            await self._listener.stop(0)
+            if not await self._executors.close(_STOP_SECONDS if self._failure is None else 0):
+                _log.warning("a thread is still busy and is left behind")
+        if isinstance(self._failure, StartupError):
+            raise self._failure
+        return 1 if self._failure else 0
+
+    async def _serve(self, group: asyncio.TaskGroup) -> None:
+        """Bring the model up and watch over it. What goes wrong ends the server."""
+        try:
+            core = await self._bring_up(group)
+            await Watchdog(self._settings.watchdog, core, clock=self._clock).wait_stalled()
+            self._fail(StalledEngine("an engine step does not end"))
+        except Exception as error:  # noqa: BLE001 - told, and turned into the exit code
+            self._fail(error)
+
+    async def _bring_up(self, group: asyncio.TaskGroup) -> WatchedCore:
+        """Load a model, let it write a token, and serve it."""
+        settings = self._settings
+        self.lifecycle.enter(ServerState.LOADING)
+        loaded = await asyncio.get_running_loop().run_in_executor(
+            self._executors.engine,
+            self._load,
+            settings.model,
+            settings.runner,
+            self._progress.report,
+        )
+        core = WatchedCore(
+            EngineCore(
+                loaded.runner, loaded.tokenizer, settings.engine, self._clock, on_fault=_log_fault
+            ),
+            observe_step=self._metrics.observe_step,
+            clock=self._clock,
+        )
+        driver = EngineDriver(
+            cast("EngineCore", core),  # it steps alike
+            self._executors.engine,
+            mailbox_bytes=settings.engine.mailbox_kib * 1024,
+        )
+        self._driver = driver
+        self._driving = group.create_task(self._drive(driver), name="hocket-driver")
+        self.lifecycle.enter(ServerState.WARMING)
+        self._progress.report("warming up", None)
+        await self._warm_up(driver, loaded)
+        self.catalogue.add(
+            ServedModel(
+                description=loaded.description,
+                limits=loaded.limits,
+                tokenizer=loaded.tokenizer,
+                chat_template=loaded.chat_template,
+                engine=driver,
+            )
+        )
+        self.lifecycle.enter(ServerState.SERVING)
+        self._announce(loaded.description)
+        return core
+
+    async def _drive(self, driver: EngineDriver) -> None:
+        try:
+            await driver.run()
+        except Exception as error:  # noqa: BLE001 - told, and turned into the exit code
+            self._fail(error)
+
+    async def _warm_up(self, driver: EngineDriver, loaded: Loaded) -> None:
+        """Let the model write a few tokens.
+
+        Raises:
+            StartupError: It cannot.
+        """
+        encoding = loaded.tokenizer.encode(_WARM_UP_TEXT, add_special=True, parse_special=False)
+        most = max(1, loaded.limits.max_context_tokens - _WARM_UP_TOKENS)
+        submit = Submit(
+            request_id="warm-up",
+            prompt_token_ids=encoding.token_ids[:most],
+            sampling=SamplingParams(),
+            stopping=StoppingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True),
+            arrived=self._clock(),
+        )
+        try:
+            async for output in driver.submit_nowait(submit):
+                if output.finished is not None and output.finished.completion_tokens:
+                    return
+        except HocketError as error:
+            cause = ", ".join(error.metadata.values())
+            raise StartupError(
+                f"{loaded.description.name} cannot write: {error.message}"
+                + (f" ({cause})" if cause else "")
+            ) from error
+        raise StartupError(f"{loaded.description.name} wrote nothing when it was tried out")
+
+    async def _see_out(self) -> None:
+        """Let calls end: in their own time if all is well, soon if the engine is gone."""
+        if self._failure is None:
+            await self.departure.drain(self.lifecycle, self._listener, abort_all=self._abort_all)
+        if self._failure is None:
+            self.lifecycle.enter(ServerState.STOPPED)
+        await self._listener.stop(_LAST_WORDS_SECONDS)
+
+    def _fail(self, error: Exception) -> None:
+        """Note why the server cannot go on and let everyone know. The first reason counts."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        if not isinstance(error, StartupError):
+            _log.critical("the engine failed", exc_info=error)
+        self.lifecycle.enter(ServerState.FAILED)
+        self._abandon_engine()
+        self.departure.wish(in_hurry=True)
+
+    async def _stop_engine(self) -> None:
+        if self._driver is None or self._driving is None:
+            return
+        self._driver.stop()
+        if not (await asyncio.wait({self._driving}, timeout=_STOP_SECONDS))[0]:
+            _log.error("the engine did not stop in time")
+            self._abandon_engine()
+
+    def _abandon_engine(self) -> None:
+        """End the driver, and with it all calls, without waiting for the step in progress."""
+        driving = self._driving
+        if driving is None or driving is asyncio.current_task():
+            return
+        driving.cancel()  # it now waits for the step ...
+        asyncio.get_running_loop().call_soon(driving.cancel)  # ... and now does not
+
+    def _abort_all(self) -> int:
+        if self._driver is None:
+            return 0
+        count = self._driver.in_progress
+        self._driver.abort_all_nowait(FinishReason.ABORTED)
+        return count
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        door = self._admission.statistics()
+        return {
+            "requests_in_progress": ("Places that requests hold.", door.in_progress),
+            "connections_in_use": ("Connections that hold a place.", door.connections),
+            "leave_rate": ("Places given back in a second, lately.", door.leave_rate),
+            "text_waiting": ("Texts that wait for a thread.", self._executors.text_waiting),
+        }
+
+    @contextlib.asynccontextmanager
+    async def _scraped(self) -> AsyncIterator[None]:
+        """Answer scrapes for as long as the block runs."""
+        if not self._settings.metrics.enabled:
+            yield
+            return
+        exporter = MetricsExporter(self._metrics.render, address=self._settings.metrics.address)
+        self.metrics_address = exporter.start()
+        try:
+            yield
+        finally:
+            exporter.close()
+
+    def _announce(self, model: ModelDescription) -> None:
+        """Tell that the server serves: people, the log, and whoever waits for the ready file.
+
+        Raises:
+            StartupError: The ready file cannot be written.
+        """
+        seconds = self._clock() - self._began
+        line = f"Serving {model.name} on {self.address} after {seconds:.1f} s. Ctrl-C drains it."
+        if not self._progress.announce(line):
+            _log.info(
+                "serving",
+                model=model.name,
+                dtype=model.dtype,
+                parameters=model.parameters,
+                address=self.address,
+                metrics_address=self.metrics_address,
+                seconds=round(seconds, 3),
+            )
+        if self._ready_file is None:
+            return
+        document = {
+            "address": self.address,
+            "metrics_address": self.metrics_address,
+            "pid": os.getpid(),
+        }
+        draft = self._ready_file.with_name(f".{self._ready_file.name}.{os.getpid()}")
+        try:
+            draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
+            draft.replace(self._ready_file)
+        except OSError as error:
+            raise StartupError(f"cannot write {self._ready_file}: {error.strerror}") from error
+
+
+def _log_fault(error: Exception) -> None:
+    """Log what cost one sequence its life. Engine thread."""
+    _log.error("a generation failed", exc_info=error)

@@ -1,0 +1,25 @@
+"""The engine's settings. Any thread."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How much one step does.
+
+    Attributes:
+        max_num_seqs: Most sequences in the batch.
+        max_step_tokens: Most tokens that a step computes while any stream is being written. Bounds
+            the gap between tokens that a long prompt may cause, and how long an abort waits.
+        max_prefill_tokens: The same while no stream is being written.
+        mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
+            the request fails with READER_TOO_SLOW.
+    """
+
+    max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
+    max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 256
+    max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
+    mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024

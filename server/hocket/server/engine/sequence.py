@@ -1,0 +1,120 @@
+"""One choice of a request while the engine works on it. Engine thread."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hocket.server.engine.batch import SampleRequest, SequenceSlice
+from hocket.server.engine.blocks import BlockTable
+from hocket.server.engine.commands import Logprobs
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
+from hocket.server.text.assembly import TextAssembly
+
+
+class Place(Enum):
+    """Where a sequence stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Sequence:
+    """Tokens known and tokens computed: a step lets the second catch up with the first.
+
+    There are no phases. A new sequence knows its prompt and has computed nothing; a decoding one
+    knows one token more than it has computed; one that was put aside without its blocks has
+    everything to compute again.
+
+    Attributes:
+        sequence_id: Unique in the process; grows with arrival.
+        request_id: Whose choice it is.
+        choice_index: Which choice.
+        priority: Lower runs first; equal ones in the order of their ids.
+        seed: Fixes its random draws, together with their positions.
+        barred_token_ids: End and stop tokens, which must not come before `min_tokens`.
+        token_ids: Prompt, then written tokens.
+        prompt_length: How many of them are the prompt.
+        num_computed: How many of them the cache holds.
+        num_saved: Blocks kept aside for it while it waits.
+        table: Its hot blocks.
+        assembly: Turns its written tokens into text.
+        logprobs: Of its written tokens, if they were asked for.
+        prompt_logprobs: Of its prompt from the second token on, if they were asked for.
+    """
+
+    sequence_id: int
+    request_id: str
+    choice_index: int
+    priority: int
+    seed: int
+    sampling: SamplingParams
+    stopping: StoppingParams
+    barred_token_ids: tuple[int, ...]
+    token_ids: list[int]
+    prompt_length: int
+    assembly: TextAssembly
+    place: Place = Place.WAITING
+    num_computed: int = 0
+    num_saved: int = 0
+    table: BlockTable = field(default_factory=BlockTable)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    prompt_logprobs: list[Logprobs] = field(default_factory=list)
+
+    @property
+    def num_pending(self) -> int:
+        """Known tokens that are not computed; at least one while it runs."""
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_written(self) -> int:
+        """Tokens written."""
+        return len(self.token_ids) - self.prompt_length
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether only its last written token is left to compute."""
+        return self.num_pending == 1 and self.num_written > 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sorts sequences: what is lower runs first."""
+        return self.priority, self.sequence_id
+
+    def note_prompt_logprobs(self, found: Iterable[Logprobs]) -> None:
+        """Keep the log probabilities of the tokens that follow those just computed.
+
+        Computed a second time after a preemption, they replace themselves.
+        """
+        for position, logprobs in enumerate(found, start=self.num_computed):
+            if position < self.prompt_length - 1:
+                self.prompt_logprobs[position : position + 1] = [logprobs]
+
+    def slice(self, count: int) -> SequenceSlice:
+        """Return its next `count` tokens as work for a step."""
+        end = self.num_computed + count
+        is_last = end == len(self.token_ids)
+        wants_prompt = self.sampling.prompt_logprobs
+        if self.choice_index > 0 or self.num_computed >= self.prompt_length - 1:
+            wants_prompt = None
+        return SequenceSlice(
+            sequence_id=self.sequence_id,
+            token_ids=self.token_ids[self.num_computed : end],
+            start=self.num_computed,
+            block_table=self.table.blocks,
+            sample=self._sample_request() if is_last else None,
+            prompt_logprobs=wants_prompt,
+            next_token_id=None if is_last else self.token_ids[end],
+        )
+
+    def _sample_request(self) -> SampleRequest:
+        is_barred = self.num_written < self.stopping.min_tokens
+        return SampleRequest(
+            params=self.sampling,
+            seed=self.seed,
+            position=len(self.token_ids),
+            history=self.token_ids,
+            prompt_length=self.prompt_length,
+            banned_token_ids=self.barred_token_ids if is_barred else (),
+        )

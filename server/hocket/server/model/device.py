@@ -1,0 +1,51 @@
+"""What the processor is good at, and how torch is told to use it. Engine thread, at load."""
+
+import ctypes
+import os
+from pathlib import Path
+
+import torch
+
+# glibc's mallopt parameters. Large temporaries otherwise go back to the kernel after each step and
+# are faulted in again in the next one, which costs more than the arithmetic on them.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep freed memory; False where it cannot be asked."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = (
+        (_M_MMAP_THRESHOLD, 32 << 20),
+        (_M_TRIM_THRESHOLD, 1 << 30),
+        (_M_TOP_PAD, 64 << 20),
+        (_M_ARENA_MAX, 1),
+    )
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def physical_cores() -> int:
+    """Return how many physical cores this process may run on, at least 1."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(1))
+    siblings: set[str] = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(topology.read_text(encoding="ascii").strip())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, len(siblings))
+
+
+def choose_dtype(wanted: str) -> torch.dtype:
+    """Return the number type for weights and cache.
+
+    bfloat16 where the processor multiplies it natively; elsewhere it is emulated and float32 is
+    faster.
+    """
+    if wanted == "auto":
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public way to ask
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]

@@ -1,0 +1,87 @@
+"""From a model's name to a model that runs. Engine thread, once."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hocket.server.catalogue import ModelDescription
+from hocket.server.engine.batch import ModelLimits
+from hocket.server.errors import StartupError
+from hocket.server.model.config import ModelSourceConfig, RunnerConfig
+from hocket.server.model.folder_checkpoint import FolderCheckpoint
+from hocket.server.model.gguf_checkpoint import GgufCheckpoint
+from hocket.server.model.registry import Report, cache_folder, resolve
+from hocket.server.model.runner import TorchRunner
+from hocket.server.model.vocabulary import (
+    chat_template,
+    tokenizer_from_folder,
+    tokenizer_from_gguf,
+)
+from hocket.server.text.huggingface import HuggingFaceTokenizer
+from hocket.server.text.tokenizer import ChatTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hocket.server.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model that runs, with all that belongs to it.
+
+    Attributes:
+        runner: Computes.
+        tokenizer: Its tokenizer.
+        chat_template: How it writes conversations down; None if it knows none.
+        description: What it is.
+        limits: The bounds it sets.
+    """
+
+    runner: TorchRunner
+    tokenizer: HuggingFaceTokenizer
+    chat_template: ChatTemplate | None
+    description: ModelDescription
+    limits: ModelLimits
+
+
+def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) -> LoadedModel:
+    """Find, read and place a model.
+
+    Args:
+        source: Which model.
+        config: How to run it.
+        report: Told of each stage, and how much of it is done where that is known.
+
+    Raises:
+        StartupError: The model is absent, broken or not supported.
+    """
+    files = resolve(source, report)
+    report(f"loading {files.name}", None)
+    checkpoint: Checkpoint
+    origin: Mapping[str, object] | Path
+    if files.path.is_dir():
+        checkpoint, origin = FolderCheckpoint(files.path), files.path
+        tokenizer = tokenizer_from_folder(files.path)
+    elif files.path.suffix == ".gguf":
+        gguf = GgufCheckpoint(files.path)
+        checkpoint, origin = gguf, gguf.metadata
+        cache = cache_folder(source) / f"{files.name}.tokenizer.json"
+        tokenizer = tokenizer_from_gguf(gguf.metadata, cache_file=cache)
+    else:
+        raise StartupError(f"{files.path} is neither a folder nor a .gguf file")
+    runner = TorchRunner(checkpoint, config, num_tokens=tokenizer.vocabulary_size)
+    return LoadedModel(
+        runner=runner,
+        tokenizer=tokenizer,
+        chat_template=chat_template(origin, tokenizer),
+        description=ModelDescription(
+            name=files.name,
+            architecture=checkpoint.config.architecture.value,
+            dtype=runner.dtype_name,
+            parameters=runner.parameters,
+            license=files.license,
+            digest=files.digest,
+        ),
+        limits=runner.limits,
+    )

@@ -1,0 +1,209 @@
+"""Runs a decoder model: a batch in, tokens out. Engine thread: every call, loading included."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hocket.server.engine.batch import (
+    Batch,
+    ModelLimits,
+    SampledToken,
+    SequenceSlice,
+    SliceResult,
+    StepResult,
+)
+from hocket.server.engine.commands import Logprobs
+from hocket.server.errors import StartupError
+from hocket.server.model.checkpoint import Architecture, Checkpoint
+from hocket.server.model.config import RunnerConfig
+from hocket.server.model.decoder import Decoder
+from hocket.server.model.device import choose_dtype, keep_freed_memory, physical_cores
+from hocket.server.model.gpt2 import GPT2
+from hocket.server.model.inputs import StepInputs, build_inputs, padded
+from hocket.server.model.kv_cache import KVCache
+from hocket.server.model.sampler import logprobs_at, sample
+
+_MEBI = 1 << 20
+_SCORED_ROWS = 64  # prompt rows whose logits are held at once
+
+
+class TorchRunner:
+    """A decoder model on torch, with its KV cache."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: RunnerConfig, *, num_tokens: int | None = None
+    ) -> None:
+        """Load the weights and allocate the cache.
+
+        Args:
+            checkpoint: Hyperparameters and weights.
+            config: How to run them.
+            num_tokens: The tokenizer's vocabulary, where the embedding has more rows than that;
+                what lies beyond is never drawn.
+
+        Raises:
+            StartupError: A tensor is missing or broken, or the cache cannot hold one block.
+        """
+        keep_freed_memory()
+        torch.set_num_threads(config.num_threads or physical_cores())
+        model = checkpoint.config
+        self._dtype = choose_dtype(config.dtype)
+        self._num_tokens = min(num_tokens or model.vocabulary_size, model.vocabulary_size)
+        self._window = model.sliding_window if model.sliding_layers else None
+        context = min(
+            model.max_context_tokens, config.max_context_tokens or model.max_context_tokens
+        )
+        size = config.block_size_tokens
+        block_bytes = (
+            2 * model.num_layers * model.num_kv_heads * size * model.head_dim * self._dtype.itemsize
+        )
+        num_blocks = config.kv_cache_mib * _MEBI // block_bytes
+        if num_blocks < 1:
+            needed = -(-block_bytes // _MEBI)
+            raise StartupError(
+                f"runner.kv_cache_mib is {config.kv_cache_mib}, but one block of this model takes"
+                f" {needed} MiB"
+            )
+        self._limits = ModelLimits(
+            max_context_tokens=context,
+            vocabulary_size=self._num_tokens,
+            block_size=size,
+            num_blocks=num_blocks,
+            num_saved_blocks=config.saved_kv_mib * _MEBI // block_bytes,
+        )
+        with torch.inference_mode():
+            self._model = (
+                GPT2(checkpoint, self._dtype)
+                if model.architecture is Architecture.GPT2
+                else Decoder(checkpoint, self._dtype, max_positions=context)
+            )
+            self._cache = KVCache(
+                num_layers=model.num_layers,
+                num_blocks=num_blocks,
+                num_kv_heads=model.num_kv_heads,
+                block_size=size,
+                head_dim=model.head_dim,
+                dtype=self._dtype,
+            )
+
+    @property
+    def limits(self) -> ModelLimits:
+        """The bounds that the model sets."""
+        return self._limits
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights hold."""
+        return self._model.parameters
+
+    @property
+    def dtype_name(self) -> str:
+        """Number type of the weights, such as `bfloat16`."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the hot KV cache."""
+        return self._cache.nbytes
+
+    def execute(self, batch: Batch) -> StepResult:
+        """Compute a batch; see `ModelRunner`."""
+        for piece in batch.slices:
+            self._check(piece)
+        with torch.inference_mode():
+            inputs = build_inputs(batch, self._cache, sliding_window=self._window)
+            hidden = self._model.forward(inputs, self._cache)
+            tokens = self._sample(batch, inputs, hidden)
+            results = tuple(
+                self._result(piece, tokens.get(piece.sequence_id), last_row, hidden)
+                for piece, last_row in zip(batch.slices, inputs.last_rows, strict=True)
+            )
+        return StepResult(results)
+
+    def move_blocks(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy whole hot blocks from the first of each pair to the second, in order."""
+        with torch.inference_mode():
+            self._cache.move(moves)
+
+    def save_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
+        """Keep a copy of a sequence's blocks, in logical order, until loaded or dropped."""
+        with torch.inference_mode():
+            self._cache.save(sequence_id, blocks)
+
+    def load_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
+        """Copy what was saved of a sequence into these blocks and forget the copy."""
+        with torch.inference_mode():
+            self._cache.load(sequence_id, blocks)
+
+    def drop_saved(self, sequence_id: int) -> None:
+        """Forget what was saved of a sequence."""
+        self._cache.drop(sequence_id)
+
+    def _check(self, piece: SequenceSlice) -> None:
+        rows = self._limits.vocabulary_size
+        if not all(0 <= token < rows for token in piece.token_ids):
+            raise ValueError("a token id lies outside the vocabulary. This is a bug.")
+        if piece.start + len(piece.token_ids) > self._limits.max_context_tokens:
+            raise ValueError("a slice reaches past the context. This is a bug.")
+        if any(not 0 <= block < self._limits.num_blocks for block in piece.block_table):
+            raise ValueError("a block lies outside the cache. This is a bug.")
+
+    def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
+        """Return the logits of some rows, padded like the rows of a step."""
+        filled = rows + [rows[0]] * (padded(len(rows)) - len(rows))
+        logits = self._model.logits(hidden.index_select(0, torch.tensor(filled)))
+        return logits[:, : self._num_tokens]
+
+    def _sample(
+        self, batch: Batch, inputs: StepInputs, hidden: Tensor
+    ) -> dict[int, SampledToken | str]:
+        wanted = [
+            (piece, piece.sample, row)
+            for piece, row in zip(batch.slices, inputs.last_rows, strict=True)
+            if piece.sample is not None
+        ]
+        if not wanted:
+            return {}
+        logits = self._logits(hidden, [row for _, _, row in wanted])
+        drawn = sample(logits, [request for _, request, _ in wanted])
+        return {
+            piece.sequence_id: token for (piece, _, _), token in zip(wanted, drawn, strict=True)
+        }
+
+    def _result(
+        self,
+        piece: SequenceSlice,
+        token: SampledToken | str | None,
+        last_row: int,
+        hidden: Tensor,
+    ) -> SliceResult:
+        if isinstance(token, str):
+            self._cache.clear(piece.block_table)
+            return SliceResult(sequence_id=piece.sequence_id, failure=token)
+        return SliceResult(
+            sequence_id=piece.sequence_id,
+            token=token,
+            prompt_logprobs=self._prompt_logprobs(piece, last_row, hidden),
+        )
+
+    def _prompt_logprobs(
+        self, piece: SequenceSlice, last_row: int, hidden: Tensor
+    ) -> tuple[Logprobs, ...]:
+        """Return one for each known token that follows one of the slice's."""
+        if piece.prompt_logprobs is None:
+            return ()
+        following = list(piece.token_ids[1:])
+        if piece.next_token_id is not None:
+            following.append(piece.next_token_id)
+        first_row = last_row - len(piece.token_ids) + 1
+        found: list[Logprobs] = []
+        for begin in range(0, len(following), _SCORED_ROWS):
+            chunk = following[begin : begin + _SCORED_ROWS]
+            rows = list(range(first_row + begin, first_row + begin + len(chunk)))
+            logprobs = torch.log_softmax(self._logits(hidden, rows), dim=-1)
+            found += [
+                logprobs_at(logprobs[at], token, piece.prompt_logprobs)
+                for at, token in enumerate(chunk)
+            ]
+        return tuple(found)

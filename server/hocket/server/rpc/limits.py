@@ -1,0 +1,93 @@
+"""The bounds of every field of a request, in one table. Any thread.
+
+The comments in `proto/hocket/v1` state the same numbers; a test compares.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from hocket.server.errors import FieldViolation, InvalidRequest
+
+MAX_CHOICES = 16
+MAX_LOGPROBS = 20
+MAX_STOP_STRINGS = 16
+MAX_STOP_BYTES = 256
+MAX_STOP_TOKENS = 64
+MAX_LOGIT_BIASES = 1_024
+MAX_MESSAGES = 1_024
+MAX_TEXTS = 1_024
+MAX_DETOKENIZED = 1_048_576
+DEFAULT_MAX_TOKENS = 512
+# No token of any served vocabulary is longer on average; far more text cannot fit the context.
+MAX_BYTES_PER_TOKEN = 64
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9\-_.:]{1,128}")
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`; `low` itself is out where `is_open`."""
+
+    low: float
+    high: float
+    is_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies inside; NaN does not."""
+        return (self.low < value if self.is_open else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return f"must be above {self.low:g} and at most {self.high:g}"
+        return f"must be from {self.low:g} to {self.high:g}"
+
+
+RANGES = {
+    "sampling.temperature": Range(0, 10),
+    "sampling.top_p": Range(0, 1, is_open=True),
+    "sampling.min_p": Range(0, 1),
+    "sampling.repetition_penalty": Range(0, 10, is_open=True),
+    "sampling.presence_penalty": Range(-2, 2),
+    "sampling.frequency_penalty": Range(-2, 2),
+    "sampling.logit_bias": Range(-100, 100),
+    "output.n": Range(1, MAX_CHOICES),
+    "output.logprobs": Range(0, MAX_LOGPROBS),
+    "output.prompt_logprobs": Range(0, MAX_LOGPROBS),
+    "priority": Range(-100, 100),
+    "sentences.min_chars": Range(0, 200),
+    "sentences.max_chars": Range(40, 2_000),
+}
+
+
+@dataclass(slots=True)
+class Violations:
+    """Collects what is wrong with a request, so that all of it is told at once."""
+
+    found: list[FieldViolation] = field(default_factory=list)
+
+    def add(self, name: str, description: str) -> None:
+        """Note one violation."""
+        self.found.append(FieldViolation(field=name, description=description))
+
+    def check_range(self, name: str, value: float, bounds: Range | None = None) -> None:
+        """Note a value outside its range; the table has it unless given."""
+        bounds = bounds or RANGES[name]
+        if not bounds.holds(value):
+            what = f"{bounds}" + ("" if math.isfinite(value) else "; it is not a number")
+            self.add(name, what)
+
+    def check_count(self, name: str, count: int, most: int) -> None:
+        """Note a repeated field with too many values."""
+        if count > most:
+            self.add(name, f"must have at most {most} values; it has {count}")
+
+    def raise_any(self) -> None:
+        """Return if nothing is wrong.
+
+        Raises:
+            InvalidRequest: Something is.
+        """
+        if self.found:
+            raise InvalidRequest(*self.found)

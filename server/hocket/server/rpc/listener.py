@@ -1,0 +1,182 @@
+"""The gRPC server itself: address, TLS, HTTP/2 options, services. Loop thread."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+from annotated_types import Ge, Le
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hocket.server.errors import StartupError
+from hocket.server.rpc.control import ControlService
+from hocket.server.rpc.generation import GenerationService
+from hocket.server.rpc.health import HealthService
+from hocket.server.rpc.models import ModelService
+from hocket.server.rpc.texts import TextService
+from hocket.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    text_pb2,
+    text_pb2_grpc,
+)
+
+SERVICES = tuple(
+    service.full_name
+    for file in (generation_pb2, text_pb2, model_pb2, control_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+_HANDSHAKE_MS = 5_000
+_METADATA_BYTES = 8_192
+_LEAST_PING_MS = 10_000
+_WINDOW_BYTES = 65_536
+_IDLE_MS = 900_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """Where and how the server listens.
+
+    Attributes:
+        address: Host and port; port 0 takes a free one. `[::1]:50051` for IPv6.
+        allow_insecure: Listen on other addresses than loopback without TLS, as behind a mesh's
+            sidecar.
+        tls_certificate: File with the certificate chain, PEM. Empty: no TLS.
+        tls_key: File with its private key, PEM.
+        tls_client_ca: File with the authorities that callers' certificates must come from, PEM.
+            Empty: callers need none.
+        max_message_kib: Longest message taken or sent, in KiB.
+        max_concurrent_streams: Most calls of one connection at once; clients queue above it.
+        keepalive_seconds: A connection that is silent this long is asked whether it lives.
+        reflection: Whether generic clients may ask for the services and their messages.
+        control: Whether `ControlService` is enabled.
+    """
+
+    address: str = "127.0.0.1:50051"
+    allow_insecure: bool = False
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    max_message_kib: Annotated[int, Ge(16), Le(16_384)] = 4_096
+    max_concurrent_streams: Annotated[int, Ge(1), Le(65_536)] = 256
+    keepalive_seconds: Annotated[int, Ge(1), Le(7_200)] = 20
+    reflection: bool = True
+    control: bool = False
+
+
+class Listener:
+    """A gRPC server with hocket's services. Made on the loop that it will serve on."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        *,
+        generation: GenerationService,
+        texts: TextService,
+        models: ModelService,
+        control: ControlService,
+        health: HealthService,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+    ) -> None:
+        """Build a server that does not listen yet."""
+        self._config = config
+        self._server = grpc.aio.server(
+            interceptors=list(interceptors), options=_options(config), compression=None
+        )
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, self._server)
+        text_pb2_grpc.add_TextServiceServicer_to_server(texts, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        if config.reflection:
+            names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> str:
+        """Listen; return the address that was bound.
+
+        Raises:
+            StartupError: The address cannot be bound, must not be without TLS, or a TLS file is
+                missing.
+        """
+        config = self._config
+        host, _, _ = config.address.rpartition(":")
+        credentials = _credentials(config)
+        if credentials is None and not (config.allow_insecure or _is_loopback(host)):
+            raise StartupError(
+                f"{config.address} is not a loopback address: give it TLS"
+                " (listener.tls_certificate) or set listener.allow_insecure"
+            )
+        try:
+            port = (
+                self._server.add_secure_port(config.address, credentials)
+                if credentials
+                else self._server.add_insecure_port(config.address)
+            )
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise StartupError(f"cannot listen on {config.address}: it is taken or not ours")
+        await self._server.start()
+        return f"{host}:{port}"
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more calls; return when all have ended, cancelled after the grace. Repeatable."""
+        await self._server.stop(grace_seconds)
+
+
+def _options(config: ListenerConfig) -> list[tuple[str, int]]:
+    message = config.max_message_kib * 1024
+    return [
+        ("grpc.so_reuseport", 0),  # or a second server would share the port without a word
+        ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        ("grpc.max_receive_message_length", message),
+        ("grpc.max_send_message_length", message),
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.keepalive_time_ms", config.keepalive_seconds * 1000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.startswith("unix:")
+
+
+def _credentials(config: ListenerConfig) -> grpc.ServerCredentials | None:
+    if not config.tls_certificate and not config.tls_key:
+        return None
+    key, chain = _file(config.tls_key), _file(config.tls_certificate)
+    if not config.tls_client_ca:
+        return grpc.ssl_server_credentials([(key, chain)])
+    return grpc.ssl_server_credentials(
+        [(key, chain)],
+        root_certificates=_file(config.tls_client_ca),
+        require_client_auth=True,
+    )
+
+
+def _file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StartupError(f"the TLS file {path!r} cannot be read: {error.strerror}") from error

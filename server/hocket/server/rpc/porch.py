@@ -1,0 +1,75 @@
+"""Builds the porch: every service behind its interceptors, from the rooms below. Loop thread."""
+
+import time
+from collections.abc import Callable
+
+from hocket.server.admission import Admission
+from hocket.server.catalogue import Catalogue
+from hocket.server.executors import Executors
+from hocket.server.lifecycle import Lifecycle
+from hocket.server.rpc.access import Access, AccessConfig, AccessLog, guard
+from hocket.server.rpc.boundary import Boundary
+from hocket.server.rpc.control import ControlService
+from hocket.server.rpc.generation import GenerationService
+from hocket.server.rpc.generator import Generator
+from hocket.server.rpc.health import HealthService
+from hocket.server.rpc.keys import Keys
+from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
+from hocket.server.rpc.models import ModelService
+from hocket.server.rpc.record import Observers
+from hocket.server.rpc.texts import TextService
+
+
+def build_listener(
+    config: ListenerConfig,
+    access: AccessConfig,
+    *,
+    lifecycle: Lifecycle,
+    catalogue: Catalogue,
+    admission: Admission,
+    executors: Executors,
+    leave: Callable[[], float],
+    observers: Observers = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> Listener:
+    """Return a server that does not listen yet.
+
+    Args:
+        config: Where and how it listens.
+        access: Who may call.
+        lifecycle: The server's state.
+        catalogue: The models.
+        admission: The door.
+        executors: Where text is worked on.
+        leave: Begins to drain; returns the seconds until new calls are refused.
+        observers: Told of each call that ended.
+        clock: The clock that the engines read deadlines by.
+
+    Raises:
+        StartupError: The keys file cannot be read.
+    """
+    log = AccessLog(observers)
+    generator = Generator(
+        lifecycle=lifecycle,
+        catalogue=catalogue,
+        admission=admission,
+        executors=executors,
+        clock=clock,
+    )
+    return Listener(
+        config,
+        generation=GenerationService(generator, log, max_per_stream=config.max_concurrent_streams),
+        texts=TextService(catalogue=catalogue, executors=executors),
+        models=ModelService(catalogue),
+        control=ControlService(
+            catalogue=catalogue,
+            leave=leave,
+            in_progress=lambda: admission.statistics().in_progress,
+            is_enabled=config.control,
+        ),
+        health=HealthService(lifecycle, SERVICES),
+        interceptors=[
+            Access(log, clock=clock),
+            Boundary(guard(Keys.from_file(access.keys_file))),
+        ],
+    )

@@ -1,0 +1,148 @@
+"""From the engine's outputs to protobuf events. Loop thread."""
+
+from collections.abc import Iterator
+
+from google.protobuf.duration_pb2 import Duration
+
+from hocket.server.engine.commands import (
+    Completion,
+    Finished,
+    FinishReason,
+    Logprobs,
+    RequestOutput,
+    TextOutput,
+)
+from hocket.server.text.pieces import PieceKind
+from hocket.server.text.tokenizer import Tokenizer
+from hocket.v1 import generation_pb2, options_pb2
+
+Event = (
+    generation_pb2.Started
+    | generation_pb2.Delta
+    | generation_pb2.Sentence
+    | generation_pb2.Finished
+)
+
+PIECE_KINDS = {
+    PieceKind.SENTENCE: options_pb2.PIECE_KIND_SENTENCE,
+    PieceKind.PARAGRAPH_END: options_pb2.PIECE_KIND_PARAGRAPH_END,
+    PieceKind.LIST_ITEM: options_pb2.PIECE_KIND_LIST_ITEM,
+    PieceKind.CODE: options_pb2.PIECE_KIND_CODE,
+    PieceKind.SOFT: options_pb2.PIECE_KIND_SOFT,
+    PieceKind.TAIL: options_pb2.PIECE_KIND_TAIL,
+}
+_FINISH_REASONS = {
+    FinishReason.END_OF_TEXT: options_pb2.FINISH_REASON_END_OF_TEXT,
+    FinishReason.MAX_TOKENS: options_pb2.FINISH_REASON_MAX_TOKENS,
+    FinishReason.CONTEXT_FULL: options_pb2.FINISH_REASON_CONTEXT_FULL,
+    FinishReason.STOP_STRING: options_pb2.FINISH_REASON_STOP_STRING,
+    FinishReason.STOP_TOKEN: options_pb2.FINISH_REASON_STOP_TOKEN,
+    FinishReason.CANCELLED: options_pb2.FINISH_REASON_CANCELLED,
+    FinishReason.ABORTED: options_pb2.FINISH_REASON_ABORTED,
+    FinishReason.TIME_BUDGET: options_pb2.FINISH_REASON_TIME_BUDGET,
+}
+
+
+def duration(seconds: float) -> Duration:
+    """Return a span of time as protobuf, to the nanosecond."""
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+class EventRenderer:
+    """Renders the outputs of one request; counts its sentences as it goes."""
+
+    def __init__(self, *, tokenizer: Tokenizer, model: str, seed: int) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+        self._seed = seed
+        self._sentences: dict[int, int] = {}
+
+    @property
+    def sentences(self) -> int:
+        """Sentences rendered so far, of all choices."""
+        return sum(self._sentences.values())
+
+    def events(self, output: RequestOutput) -> Iterator[Event]:
+        """Yield the events of one output, in order."""
+        if output.started is not None:
+            yield generation_pb2.Started(
+                prompt_tokens=output.started.prompt_tokens,
+                cached_tokens=output.started.cached_tokens,
+                seed=self._seed,
+                model=self._model,
+            )
+        for text in output.texts:
+            yield self._delta(text) if text.piece.kind is PieceKind.DELTA else self._sentence(text)
+        if output.finished is not None:
+            yield self._finished(output.finished)
+
+    def _delta(self, text: TextOutput) -> generation_pb2.Delta:
+        return generation_pb2.Delta(
+            choice_index=text.choice_index,
+            text=text.piece.text,
+            start_byte=text.piece.start_byte,
+            token_ids=text.token_ids,
+            logprobs=[self._logprobs(item) for item in text.logprobs],
+        )
+
+    def _sentence(self, text: TextOutput) -> generation_pb2.Sentence:
+        index = self._sentences.get(text.choice_index, 0)
+        self._sentences[text.choice_index] = index + 1
+        return generation_pb2.Sentence(
+            choice_index=text.choice_index,
+            index=index,
+            text=text.piece.text,
+            start_byte=text.piece.start_byte,
+            end_byte=text.piece.end_byte,
+            kind=PIECE_KINDS[text.piece.kind],
+            token_ids=text.token_ids,
+            logprobs=[self._logprobs(item) for item in text.logprobs],
+        )
+
+    def _logprobs(self, logprobs: Logprobs) -> generation_pb2.TokenLogprobs:
+        return generation_pb2.TokenLogprobs(
+            logprob=logprobs.logprob,
+            top=[
+                generation_pb2.TopLogprob(
+                    token_id=token_id,
+                    logprob=logprob,
+                    token=self._tokenizer.token_bytes(token_id)
+                    or self._tokenizer.token_text(token_id).encode(),
+                )
+                for token_id, logprob in logprobs.top
+            ],
+        )
+
+    def _finished(self, finished: Finished) -> generation_pb2.Finished:
+        timings = finished.timings
+        return generation_pb2.Finished(
+            completions=[_completion(completion) for completion in finished.completions],
+            usage=options_pb2.Usage(
+                prompt_tokens=finished.prompt_tokens,
+                cached_tokens=finished.cached_tokens,
+                completion_tokens=finished.completion_tokens,
+            ),
+            timings=options_pb2.Timings(
+                queue=duration(timings.queue),
+                prefill=duration(timings.prefill),
+                first_token=None if timings.first_token is None else duration(timings.first_token),
+                first_sentence=None if timings.first_text is None else duration(timings.first_text),
+                total=duration(timings.total),
+            ),
+            prompt_logprobs=[self._logprobs(item) for item in finished.prompt_logprobs],
+        )
+
+
+def _completion(completion: Completion) -> generation_pb2.Completion:
+    message = generation_pb2.Completion(
+        index=completion.index,
+        finish_reason=_FINISH_REASONS[completion.finish_reason],
+        completion_tokens=completion.completion_tokens,
+        text_bytes=completion.text_bytes,
+    )
+    if completion.stop_string is not None:
+        message.stop_string = completion.stop_string
+    if completion.stop_token_id is not None:
+        message.stop_token_id = completion.stop_token_id
+    return message

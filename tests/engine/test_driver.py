@@ -1,0 +1,121 @@
+"""The driver: one step at a time on its thread, mailboxes in front, death as an event."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hocket.server.engine.commands import Submit
+from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.core import EngineCore
+from hocket.server.engine.driver import EngineDriver
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
+from hocket.server.errors import DuplicateRequest, EngineFailed
+from hocket.server.testing.byte_tokenizer import ByteTokenizer
+from hocket.server.testing.scripted_runner import ScriptedRunner, echo
+
+
+class Engine:
+    """A driver with its executor."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.threads: set[str] = set()
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="hocket-engine")
+        self.runner = ScriptedRunner(gate=self._step)
+        core = EngineCore(self.runner, ByteTokenizer(), EngineConfig(), lambda: 0.0)
+        self.driver = EngineDriver(core, self.executor)
+
+    def _step(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.gate.wait(10)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.gate.set()
+    engine.executor.shutdown()
+
+
+def submit(name: str, prompt: bytes = b"hello") -> Submit:
+    return Submit(
+        request_id=name,
+        prompt_token_ids=tuple(prompt),
+        sampling=SamplingParams(),
+        stopping=StoppingParams(max_tokens=500),
+    )
+
+
+async def text(generation) -> bytes:
+    return "".join(
+        [item.piece.text async for output in generation for item in output.texts]
+    ).encode()
+
+
+async def test_requests_are_written_on_one_thread_until_stopped(engine):
+    running = asyncio.create_task(engine.driver.run())
+    generations = [engine.driver.submit_nowait(submit(str(i), b"%d" % i)) for i in range(9)]
+    engine.driver.stop()
+    texts = await asyncio.gather(*map(text, generations))
+    assert texts == [echo(b"%d" % i) for i in range(9)]
+    await running
+    assert len(engine.threads) == 1
+    assert engine.driver.in_progress == 0
+    with pytest.raises(EngineFailed):
+        engine.driver.submit_nowait(submit("late"))
+
+
+async def test_an_id_stays_taken_until_the_engine_let_go(engine):
+    running = asyncio.create_task(engine.driver.run())
+    engine.gate.clear()
+    generation = engine.driver.submit_nowait(submit("same"))
+    with pytest.raises(DuplicateRequest):
+        engine.driver.submit_nowait(submit("same"))
+    generation.close_nowait()
+    generation.close_nowait()
+    with pytest.raises(DuplicateRequest):
+        engine.driver.submit_nowait(submit("same"))
+    engine.gate.set()
+    engine.driver.stop()
+    await running
+    assert engine.driver.in_progress == 0
+    assert engine.driver.statistics().blocks_used == 0
+
+
+async def test_a_broken_engine_reaches_every_reader(engine):
+    running = asyncio.create_task(engine.driver.run())
+    generations = [engine.driver.submit_nowait(submit(str(i))) for i in range(3)]
+    first = aiter(generations[0])
+    await anext(first)
+    engine.error = OSError("gone")
+    for generation in generations:
+        with pytest.raises(EngineFailed):
+            await text(generation)
+    with pytest.raises(OSError, match="gone"):
+        await running
+    with pytest.raises(EngineFailed):
+        engine.driver.submit_nowait(submit("after"))
+
+
+async def test_a_cancelled_driver_waits_for_its_step(engine):
+    running = asyncio.create_task(engine.driver.run())
+    engine.gate.clear()
+    generation = engine.driver.submit_nowait(submit("a"))
+    while not engine.threads:
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.sleep(0.02)
+    assert not running.done()
+    engine.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(EngineFailed):
+        await text(generation)

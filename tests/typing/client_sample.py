@@ -1,0 +1,79 @@
+"""Programs that use the client as its documentation says; mypy must accept them."""
+
+from typing import assert_type
+
+from hocket.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    Event,
+    Finished,
+    GenerationOptions,
+    GenerationResult,
+    HealthStatus,
+    InvalidRequest,
+    Message,
+    Model,
+    RetryPolicy,
+    Sentence,
+    SentenceOptions,
+    TextPiece,
+    Tls,
+    Token,
+)
+
+
+async def stream_sentences() -> None:
+    """Follow one answer."""
+    retry = RetryPolicy(max_attempts=2)
+    async with (
+        AsyncClient("127.0.0.1:50051", timeout=60, retry=retry) as client,
+        client.stream("Once", max_tokens=64, granularity="sentence") as stream,
+    ):
+        async for event in stream:
+            assert_type(event, Event)
+            match event:
+                case Sentence(text=text):
+                    assert_type(text, str)
+                case Finished(usage=usage):
+                    assert_type(usage.completion_tokens, int)
+                case _:
+                    pass
+        assert_type(await stream.result(), GenerationResult)
+
+
+async def follow_text() -> str:
+    """Join the pieces of an answer to a conversation."""
+    messages = (Message(role="user", content="Hello"), {"role": "assistant", "content": "Hi"})
+    async with (
+        AsyncClient("localhost:50051", token=lambda: "secret", tls=Tls()) as client,
+        client.stream(messages=messages, sentences=SentenceOptions(language="en")) as stream,
+    ):
+        return "".join([text async for text in stream.text()])
+
+
+async def many() -> None:
+    """Submit several and read them as they come."""
+    options: GenerationOptions = {"temperature": 0.7, "max_tokens": 32}
+    async with AsyncClient("localhost:50051") as client, client.generate_many() as stream:
+        assert_type(await stream.submit("a", **options), str)
+        stream.close_sending()
+        async for request_id, event in stream:
+            assert_type(request_id, str)
+            assert_type(event, Event | ClientError)
+
+
+def blocking() -> None:
+    """Do the same without asyncio."""
+    with Client("localhost:50051") as client:
+        assert_type(client.list_models(), tuple[Model, ...])
+        assert_type(client.tokenize("x"), tuple[Token, ...])
+        assert_type(client.split_sentences("x"), tuple[TextPiece, ...])
+        assert_type(client.check_health(), HealthStatus)
+        try:
+            assert_type(client.generate(token_ids=[1, 2]), GenerationResult)
+        except InvalidRequest as error:
+            assert_type([violation.field for violation in error.violations], list[str])
+        with client.stream("x") as stream:
+            for event in stream:
+                assert_type(event, Event)
