@@ -1,54 +1,167 @@
 """Places: all or none, in all and for each connection, always given back."""
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import contextlib
+import math
+from collections import Counter
 
-from hocket.server.admission import Admission, AdmissionConfig
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hocket.server.admission import Admission, AdmissionConfig, Permit
 from hocket.server.errors import Overloaded
 
 CONFIG = AdmissionConfig(max_running=3, max_waiting=2, max_per_connection=4)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.booleans()), max_size=60))
-def test_no_limit_is_passed_and_every_place_comes_back(moves):
-    admission = Admission(CONFIG, lambda: 0.0)
-    held: list[tuple[str, int, object]] = []
-    for connection, places, leaves in moves:
-        if leaves and held:
-            *_, permit = held.pop(0)
-            permit.release()
-            permit.release()
-        else:
-            taken = sum(count for _, count, _ in held)
-            own = sum(count for name, count, _ in held if name == connection)
-            if taken + places > 5 or own + places > 4:
-                with pytest.raises(Overloaded):
-                    admission.enter_nowait(connection, places)
-            else:
-                held.append((connection, places, admission.enter_nowait(connection, places)))
-        assert admission.statistics().in_progress == sum(count for _, count, _ in held)
-    for *_, permit in held:
-        permit.release()
-    statistics = admission.statistics()
-    assert statistics.in_progress == statistics.connections == 0
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_the_suggested_wait_follows_the_rate_of_leaving():
-    now = 0.0
-    admission = Admission(CONFIG, lambda: now)
+class Door(RuleBasedStateMachine):
+    """A door beside a list of who is inside and when others left."""
 
-    def refused() -> float:
+    @initialize(running=st.integers(1, 4), waiting=st.integers(0, 3), own=st.integers(1, 5))
+    def open(self, running: int, waiting: int, own: int) -> None:
+        self.total, self.own = running + waiting, own
+        self.clock = Clock()
+        self.admission = Admission(
+            AdmissionConfig(max_running=running, max_waiting=waiting, max_per_connection=own),
+            self.clock,
+        )
+        self.inside: list[tuple[str, int, Permit]] = []
+        self.outside: list[Permit] = []
+        self.left: list[tuple[float, int]] = []
+        self.refused = 0
+
+    @property
+    def taken(self) -> Counter[str]:
+        taken: Counter[str] = Counter()
+        for connection, places, _ in self.inside:
+            taken[connection] += places
+        return taken
+
+    def rate(self) -> float:
+        """Return the places given back in a second, as a mean over the last ten."""
+        return sum(places * math.exp((at - self.clock.now) / 10) / 10 for at, places in self.left)
+
+    @rule(seconds=st.floats(0, 20))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule(connection=st.sampled_from("abc"), places=st.integers(1, 6))
+    def enter(self, connection: str, places: int) -> None:
+        own, total = self.taken[connection], self.taken.total()
+        if own + places <= self.own and total + places <= self.total:
+            permit = self.admission.enter_nowait(connection, places)
+            self.inside.append((connection, places, permit))
+            return
         with pytest.raises(Overloaded) as caught:
-            admission.enter_nowait("z", 4)
-        return caught.value.retry_after_seconds
+            self.admission.enter_nowait(connection, places)
+        self.refused += 1
+        scope, limit, inside = (
+            ("connection", self.own, own)
+            if own + places > self.own
+            else ("server", self.total, total)
+        )
+        assert caught.value.metadata == {"scope": scope, "limit": str(limit)}
+        self.check_wait(caught.value.retry_after_seconds, places, limit, inside)
 
-    permits = [admission.enter_nowait(name, 1) for name in "abcde"]
+    def check_wait(self, wait: float, places: int, limit: int, inside: int) -> None:
+        if places > limit:
+            assert wait < 0
+            return
+        assert 0.05 <= wait <= 30
+        expected = max(places, inside / 2) / self.rate() if self.left else 1.0
+        assert wait == pytest.approx(min(max(expected, 0.05), 30))
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.inside) - 1))
+        _, places, permit = self.inside.pop(index)
+        permit.release()
+        self.outside.append(permit)
+        self.left.append((self.clock.now, places))
+
+    @precondition(lambda self: self.outside)
+    @rule(data=st.data())
+    def leave_again(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.outside)).release()
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        door, taken = self.admission.statistics(), self.taken
+        assert (door.in_progress, door.connections, door.refused) == (
+            taken.total(), len(taken), self.refused,
+        )  # fmt: skip
+        assert door.leave_rate == pytest.approx(self.rate())
+
+    @rule()
+    def take_all_that_is_free(self) -> None:
+        """Free and taken places are all there are, also for strangers."""
+        free = self.total - self.taken.total()
+        permits = [self.admission.enter_nowait(f"stranger {n}") for n in range(free)]
+        with pytest.raises(Overloaded):
+            self.admission.enter_nowait("one too many")
+        self.refused += 1
+        for permit in permits:
+            permit.release()
+            self.left.append((self.clock.now, 1))
+
+    def teardown(self) -> None:
+        for *_, permit in self.inside:
+            permit.release()
+        door = self.admission.statistics()
+        assert door.in_progress == door.connections == 0
+
+
+TestDoor = Door.TestCase
+TestDoor.settings = settings(max_examples=25, stateful_step_count=30)
+
+
+@given(st.integers(1, 4), st.sampled_from([None, ValueError]))
+def test_a_permit_is_a_block(places, error):
+    """Its end gives the places back, however it ends; what was raised passes through."""
+    admission = Admission(CONFIG, Clock())
+    with contextlib.suppress(ValueError):
+        with admission.enter_nowait("a", places) as permit:
+            assert admission.statistics().in_progress == places
+            if error:
+                permit.release()
+                raise error
+    assert admission.statistics().in_progress == 0
+
+
+@given(st.floats(0.01, 1.0), st.integers(1, 3))
+def test_who_leaves_regularly_is_counted_as_often_as_he_leaves(pace, places):
+    """The rate is places in a second, neither more nor less."""
+    clock = Clock()
+    admission = Admission(CONFIG, clock)
+    for _ in range(math.ceil(60 / pace)):
+        with admission.enter_nowait("a", places):
+            clock.now += pace
+    assert admission.statistics().leave_rate == pytest.approx(places / pace, rel=0.06)
+
+
+@given(st.lists(st.floats(0, 20_000), max_size=20))
+def test_the_longer_nobody_leaves_the_longer_is_the_wait(pauses):
+    """However long: the wait grows to its bound and stays there."""
+    clock = Clock()
+    admission = Admission(CONFIG, clock)
+    admission.enter_nowait("b").release()
+    admission.enter_nowait("a", 4)
     waits = []
-    for pace in (0.05, 5.0):
-        for count in range(40):
-            now += pace
-            permits.pop(0).release()
-            permits.append(admission.enter_nowait(f"{pace}/{count}", 1))
-        waits.append(refused())
-    assert 0 < waits[0] < waits[1]
+    for pause in pauses:
+        clock.now += pause
+        with pytest.raises(Overloaded) as caught:
+            admission.enter_nowait("a")
+        waits.append(caught.value.retry_after_seconds)
+    assert sorted(waits) == waits

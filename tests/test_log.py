@@ -135,6 +135,20 @@ def test_a_full_pipe_holds_nobody_up():
     assert stream.getvalue() == "first\n0\n1\n2\n7 gone\n"
 
 
+def test_long_lines_fill_the_pipe_as_many_do():
+    """What waits is bounded in bytes, too; a line that fits passes where a longer one does not."""
+    stream = StuckStream()
+    writer = LogWriter(stream, max_bytes=10, dropped_line="{} gone\n".format)
+    writer.write("first\n")
+    assert stream.reached.wait(30)
+    for text in ("1234567\n", "tüü\n", "x\n", "y" * 11 + "\n"):
+        writer.write(text)
+    assert writer.dropped == 2
+    stream.released.set()
+    assert writer.close(30)
+    assert stream.getvalue() == "first\n1234567\nx\n2 gone\n"
+
+
 def test_closing_does_not_wait_for_a_reader_for_ever():
     """Leaving is bounded even when nobody reads."""
     stream = StuckStream()

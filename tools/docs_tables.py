@@ -18,7 +18,7 @@ from typing import Any
 import annotated_types
 
 from hocket.server import errors
-from hocket.server.settings import Settings, schema
+from hocket.server.settings import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- Written by tools/docs_tables.py from the code; change it there. -->"
@@ -33,7 +33,8 @@ Every setting has a section and a key. From weakest to strongest, it comes from
 2. the TOML file that `--config` names, with a table for each section,
 3. the environment: `HOCKET_SECTION__KEY`,
 4. `--set section.key=value`, as often as needed,
-5. `--model` for `model.model` and `--address` for `listener.address`.
+5. flags: `--model` for `model.model`, `--address` for `listener.address`, and `--quiet` for a
+   `log.level` of `warning`, without the lines that tell people how far starting has come.
 
 `HOCKET_MODEL_DIR` and `HOCKET_CACHE_DIR` are short for `HOCKET_MODEL__MODEL_DIR` and
 `HOCKET_MODEL__CACHE_DIR`; `XDG_CACHE_HOME` moves the default cache folder. Lists are written as
@@ -42,6 +43,10 @@ TOML lists, or with commas between their items. A setting that may be unset is s
 `hocket serve --print-config` prints all settings in effect as TOML, each with where it came from.
 Misspelt sections, keys and variables that begin with `HOCKET_` are refused with exit code 2, and so
 are values out of range; all of them are named at once.
+
+`hocket serve --ready-file FILE` writes the addresses that were bound and the process's id into a
+file, as JSON, once the server serves. The file appears as a whole, and one that was there before
+is removed first.
 """
 
 ERRORS = f"""{GENERATED}
@@ -50,7 +55,9 @@ ERRORS = f"""{GENERATED}
 
 Every status other than `OK` carries a `google.rpc.ErrorInfo` whose domain is `hocket` and whose
 reason is one of these, and the request's id in its metadata. Decide by code and reason; the
-message is for people and may change. No text of an exception, prompt or path is ever sent.
+message is for people and may change. No text of an exception, prompt or path is ever sent, but for
+one: where a model's chat template refuses a conversation, its own words are quoted, up to 200
+characters. They come with the model, and may repeat what the caller wrote.
 
 | Code | Reason | Class in `hocket.server.errors` | When |
 |---|---|---|---|
@@ -139,13 +146,12 @@ def written(value: object) -> str:
 def configuration() -> str:
     """Return docs/configuration.md."""
     parts = [CONFIGURATION]
-    about = attributes(Settings)
     for section, cls in schema().items():
         hints = typing.get_type_hints(cls, include_extras=True)
         meanings = attributes(cls)
         default = cls()
         summary = inspect.cleandoc(cls.__doc__ or "").splitlines()[0]
-        parts += [f"\n## `[{section}]`\n\n{summary} {about[section]}\n"]
+        parts += [f"\n## `[{section}]`\n\n{summary}\n"]
         parts += [
             "\n| Key | Type | Range | Default | Environment | Meaning |\n",
             "|---|---|---|---|---|---|\n",

@@ -2,7 +2,9 @@
 
     python tools/protos.py            write the stubs
     python tools/protos.py --check    compare with what is checked in; exit 1 if stale
-    python tools/protos.py --lint     buf lint, format and, where a release is tagged, breaking
+    python tools/protos.py --lint     buf lint, format and, once there is a release, breaking
+
+A release leaves its contract in `proto/released.binpb`; `buf build -o` writes it.
 
 The compiler is pinned and old on purpose: generated code refuses to run on a
 protobuf older than its compiler. It lives in an environment of its own because
@@ -102,7 +104,7 @@ def buf(*arguments: str, folder: Path) -> int:
 
 
 def lint() -> int:
-    """Run buf's lint and format checks, and `breaking` against the newest tag."""
+    """Run buf's lint and format checks, and `breaking` against the last release's contract."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(PROTO, folder / "proto", ignore=shutil.ignore_patterns("*.py*"))

@@ -114,7 +114,7 @@ class FakeServer:
         address: Where it listens.
         behaviours: What the next calls to generation do.
         requests: Every generation request that has arrived.
-        metadata: The metadata of every generation call.
+        metadata, seconds_left: Metadata of every generation call, and time until its deadline.
         arrived: Set whenever a generation call has arrived.
         left: Set when a generation handler was cancelled.
     """
@@ -124,6 +124,7 @@ class FakeServer:
         self.behaviours: deque[Behaviour] = deque()
         self.requests: list[generation_pb2.GenerateRequest] = []
         self.metadata: list[dict[str, str]] = []
+        self.seconds_left: list[float | None] = []
         self.arrived = asyncio.Event()
         self.left = asyncio.Event()
         self.failures: deque[Callable[[grpc.aio.ServicerContext], Awaitable[None]]] = deque()
@@ -160,6 +161,7 @@ class FakeServer:
     async def run(self, request, context) -> AsyncIterator[object]:
         self.arrived.set()
         self.metadata.append(dict(context.invocation_metadata()))
+        self.seconds_left.append(context.time_remaining())
         behave = self.behaviours.popleft() if self.behaviours else None
         try:
             if behave is None:
@@ -319,10 +321,14 @@ class _Health(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=self.server.health[request.service][-1])
 
     async def Watch(self, request, context):
-        for status in self.server.health.get(request.service, [3]):
-            yield health_pb2.HealthCheckResponse(status=status)
-        if request.service == "readiness":
-            await asyncio.Event().wait()
+        try:
+            for status in self.server.health.get(request.service, [3]):
+                yield health_pb2.HealthCheckResponse(status=status)
+            if request.service == "readiness":
+                await asyncio.Event().wait()
+        except (asyncio.CancelledError, GeneratorExit):
+            self.server.left.set()
+            raise
 
 
 @asynccontextmanager

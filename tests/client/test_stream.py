@@ -1,7 +1,6 @@
 """One generation over real gRPC, as it is written."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -106,6 +105,8 @@ async def test_a_timeout_around_the_block_cancels_the_handler(server, client) ->
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await anext(stream)
+        with pytest.raises(StreamError, match="closed"):
+            await anext(stream)
     await server.left.wait()
 
 
@@ -139,27 +140,19 @@ async def test_closing_ends_a_waiting_reader(server, client) -> None:
     server.answer(started(), hang=True)
     async with client.stream("Hello") as stream:
         await anext(stream)
-        reader = asyncio.create_task(anext(stream))
-        await asyncio.sleep(0)
+        begun = asyncio.Event()
+
+        async def read():
+            begun.set()
+            await anext(stream)
+
+        reader = asyncio.create_task(read())
+        await begun.wait()
         stream.close()
         with pytest.raises(StreamError, match="closed"):
             await reader
         with pytest.raises(StreamError, match="closed"):
             await anext(stream)
-    await server.left.wait()
-
-
-async def test_closing_the_client_ends_its_streams(server) -> None:
-    """A stream that outlives its client's block raises StreamError."""
-    server.answer(started(), hang=True)
-    async with AsyncExitStack() as stack:
-        async with AsyncClient(server.address) as client:
-            stream = await stack.enter_async_context(client.stream("Hello"))
-            await anext(stream)
-            reader = asyncio.create_task(anext(stream))
-            await asyncio.sleep(0)
-        with pytest.raises(StreamError, match="closed"):
-            await reader
     await server.left.wait()
 
 
@@ -270,6 +263,25 @@ async def test_the_deadline_holds_over_all_attempts(server, sleeps) -> None:
         with pytest.raises(Draining):
             await client.generate("Hello", timeout=1.0)
     assert sleeps == [0.4, 0.4]
+
+
+async def test_each_attempt_gets_what_time_is_left(server, sleeps) -> None:
+    """The server learns of one deadline, however often the call is made."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    server.refuse(DRAINING, pushback_ms=40_000)
+    server.refuse(DRAINING, pushback_ms=40_000)
+    async with AsyncClient(server.address, clock=lambda: now, sleep=sleep) as client:
+        await client.generate("Hello", timeout=100)
+    first, second, third = server.seconds_left
+    # On the wire a timeout has few digits and is rounded up.
+    assert 60 < first <= 102
+    assert 20 < second <= 62
+    assert 0 < third <= 22
 
 
 async def test_a_deadline_ends_a_stream(server, client) -> None:

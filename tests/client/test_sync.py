@@ -7,21 +7,25 @@ import threading
 import grpc
 import pytest
 
-from client.fake_server import delta, rich_status, started
+from client.fake_server import delta, rich_status, started, trailers_of
 from hocket.client import (
     AsyncClient,
     Client,
     ClientError,
+    DeadlineExceeded,
     Draining,
     GenerationStream,
     HealthStatus,
     ManyStream,
     Overloaded,
+    StatusError,
     StreamError,
     SyncGenerationStream,
     SyncManyStream,
     TransportError,
+    _many_state,
 )
+from hocket.v1 import generation_pb2
 
 DRAINING = rich_status(grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING", retry_delay_seconds=0.1)
 
@@ -196,6 +200,109 @@ async def test_a_refused_many_stream_is_opened_again(server, sync_client, sleeps
     results = await asyncio.to_thread(run)
     assert results["1"].text == "x"
     assert sleeps == [0.03]
+
+
+async def test_many_requests_survive_a_refusal_before_the_reading(
+    server, sync_client, sleeps
+) -> None:
+    """One thread may submit everything and read then."""
+    server.refuse(DRAINING, pushback_ms=30)
+
+    def run():
+        with sync_client.generate_many() as many:
+            ids = {many.submit(str(number)) for number in range(300)}
+            many.close_sending()
+            return ids, {owner for owner, _ in many.results()}
+
+    ids, answered = await asyncio.to_thread(run)
+    assert ids == answered
+    assert sleeps == [0.03]
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_a_stream_of_many_that_failed_ends_all_submitters(
+    server, sync_client, is_read
+) -> None:
+    """Each thread that waits for room learns of it, whether or not another one reads."""
+
+    async def behave(requests, context):
+        await asyncio.Event().wait()
+        yield
+
+    server.behaviours.append(behave)
+
+    def submit(many, failures):
+        try:
+            while True:
+                many.submit("x" * 100_000)
+        except ClientError as error:
+            failures.append(error)
+
+    def run():
+        failures = []
+        with sync_client.generate_many(timeout=0.2) as many:
+            threads = [
+                threading.Thread(target=submit, args=(many, failures), daemon=True)
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            if is_read:
+                with pytest.raises(DeadlineExceeded):
+                    next(many)
+            for thread in threads:
+                thread.join()
+        return failures
+
+    failures = await asyncio.to_thread(run)
+    assert len(failures) == 4
+    assert {type(error) for error in failures} <= {DeadlineExceeded, StreamError}
+
+
+async def test_a_status_survives_the_writes_that_it_crosses(server, sync_client) -> None:
+    """What the server said is told, though the client was sending when it came."""
+
+    async def behave(requests, context):
+        yield generation_pb2.GenerateManyResponse(request_id="0", started=started().started)
+        await context.abort(grpc.StatusCode.DATA_LOSS, "lost")
+
+    def run():
+        with sync_client.generate_many() as many:
+            for number in range(60):
+                many.submit("x" * 50_000, request_id=str(number))
+            next(many)
+            with pytest.raises(StatusError) as caught:
+                next(many)
+        return caught.value.code
+
+    for _ in range(10):
+        server.behaviours.append(behave)
+        assert await asyncio.to_thread(run) == "DATA_LOSS"
+
+
+async def test_a_stream_that_sent_much_is_not_opened_again(
+    server, sync_client, sleeps, monkeypatch
+) -> None:
+    """What is not kept cannot be sent again."""
+    monkeypatch.setattr(_many_state, "MAX_KEPT_BYTES", 2)
+
+    async def behave(requests, context):
+        for _ in range(3):
+            await anext(requests)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "DRAINING", trailers_of(DRAINING))
+        yield
+
+    server.behaviours.append(behave)
+
+    def run():
+        with sync_client.generate_many() as many:
+            for _ in range(3):
+                many.submit("x")
+            with pytest.raises(Draining):
+                next(many)
+
+    await asyncio.to_thread(run)
+    assert sleeps == []
 
 
 async def test_leaving_many_ends_its_threads(server, sync_client) -> None:

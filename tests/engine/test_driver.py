@@ -25,6 +25,8 @@ class Engine:
         self.gate = threading.Event()
         self.gate.set()
         self.threads: set[str] = set()
+        self.held = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="hocket-engine")
         self.runner = ScriptedRunner(gate=self._step)
         core = EngineCore(self.runner, ByteTokenizer(), EngineConfig(), lambda: 0.0)
@@ -32,7 +34,9 @@ class Engine:
 
     def _step(self) -> None:
         self.threads.add(threading.current_thread().name)
-        self.gate.wait(10)
+        if not self.gate.is_set():
+            self._loop.call_soon_threadsafe(self.held.set)
+        assert self.gate.wait(10)
         if self.error:
             raise self.error
 
@@ -109,13 +113,31 @@ async def test_a_cancelled_driver_waits_for_its_step(engine):
     running = asyncio.create_task(engine.driver.run())
     engine.gate.clear()
     generation = engine.driver.submit_nowait(submit("a"))
-    while not engine.threads:
-        await asyncio.sleep(0.001)
+    await engine.held.wait()
     running.cancel()
-    await asyncio.sleep(0.02)
+    for _ in range(20):
+        await asyncio.sleep(0)  # turns of the loop, in which one that does not wait would end
     assert not running.done()
     engine.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     with pytest.raises(EngineFailed):
         await text(generation)
+
+
+async def test_a_reader_that_leaves_is_in_one_more_step_at_most(engine):
+    """The step in progress goes on with it; the next is without it, and says that it ended."""
+    running = asyncio.create_task(engine.driver.run())
+    left = engine.driver.submit_nowait(submit("left", b"l" * 100))
+    stays = engine.driver.submit_nowait(submit("stays", b"s"))
+    await anext(aiter(stays))
+    engine.gate.clear()
+    await engine.held.wait()
+    known = len(engine.runner.batches)
+    left.close_nowait()
+    engine.gate.set()
+    engine.driver.stop()
+    assert echo(b"s").endswith(await text(stays))
+    await running
+    assert [len(batch) for batch in engine.runner.batches[known:]][:3] == [2, 1, 1]
+    assert engine.driver.statistics().blocks_used == 0

@@ -148,9 +148,6 @@ class StateDictCheckpoint:
     def config(self) -> DecoderConfig:
         return config_of(self.model)
 
-    def has(self, name: str) -> bool:
-        return name in self.model.state_dict()
-
     def tensor(self, name: str) -> Tensor:
         tensor = self.model.state_dict()[name].clone()
         kind = self.model.config.model_type

@@ -1,11 +1,16 @@
 """Servers and clients on loopback for the tests of the whole."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from unittest import mock
 
 import pytest
+import structlog
 
 from hocket.client import NO_RETRIES, AsyncClient
+from hocket.server.app import App
+from service.turnstile import Turnstile
 
 
 @pytest.fixture
@@ -19,12 +24,55 @@ def client_of() -> Callable[..., AsyncClient]:
 
 
 @pytest.fixture
-def settled() -> Callable:
-    """Waits until a condition holds, or fails."""
+def logged() -> Iterator[list]:
+    """What the server logs, as it is told; nobody draws its tracebacks, which takes long."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
-    async def wait(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.005)
+
+@pytest.fixture
+async def turnstile() -> AsyncIterator[Turnstile]:
+    """Holds the engine of a `stepped` model, and is open again when the test ends."""
+    turnstile = Turnstile()
+    yield turnstile
+    turnstile.open()
+
+
+@pytest.fixture
+def settled() -> Callable:
+    """Waits until a condition of a serving app holds, or fails.
+
+    The condition is looked at whenever something happened that may have changed it: a step came
+    back from the engine, a command was left for the next, a request was let go, places were taken
+    or given back, a call ended.
+    """
+
+    async def wait(app: App, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        news = asyncio.Event()
+
+        def telling(method: Callable) -> Callable:
+            def call(*args, **kwargs):
+                try:
+                    return method(*args, **kwargs)
+                finally:
+                    news.set()
+
+            return call
+
+        with ExitStack() as stack:
+            for owner, name in (
+                (app._driver, "_on_step"),
+                (app._driver, "_post"),
+                (app._driver, "forget_nowait"),
+                (app._admission, "enter_nowait"),
+                (app._admission, "_leave"),
+                (app._metrics, "observe_request"),
+            ):
+                told = telling(getattr(owner, name))
+                stack.enter_context(mock.patch.object(owner, name, told))
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await news.wait()
+                    news.clear()
 
     return wait

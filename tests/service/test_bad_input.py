@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from hocket.server.testing.serving import ScriptedModel, serving
+from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
 from hocket.v1 import generation_pb2, generation_pb2_grpc, text_pb2, text_pb2_grpc
 
 NAN, INFINITY = math.nan, math.inf
@@ -147,6 +147,7 @@ def _budget(seconds: int, nanos: int = 0):
         (_budget(0), "time_budget", "FIELD_INVALID"),
         (_budget(-1), "time_budget", "FIELD_INVALID"),
         (_budget(400_000_000_000), "time_budget", "FIELD_INVALID"),
+        (_budget(-1, 2_000_000_000), "time_budget.nanos", "FIELD_INVALID"),
     ],
 )
 async def test_bad_requests_are_refused_by_name(request_, field, reason):
@@ -157,6 +158,49 @@ async def test_bad_requests_are_refused_by_name(request_, field, reason):
         assert (code, told) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
         assert list(fields) == [field]
         assert len(model.runner.batches) == batches
+
+
+async def test_all_violations_are_told_at_once():
+    """Those of the places that a request takes, and a prompt that is too long, among them."""
+    request = make()
+    request.prompt = "x" * 300_000
+    request.output.n = 0
+    request.sampling.temperature = 99
+    async with serving() as app, grpc.aio.insecure_channel(app.address) as channel:
+        code, fields, reason = await ask(channel, request)
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG")
+    assert set(fields) == {"prompt", "output.n", "sampling.temperature"}
+
+
+async def test_min_tokens_are_written_although_max_tokens_is_unset():
+    """The default gives way to what was asked for."""
+    request = generation_pb2.GenerateRequest(prompt="hi")
+    request.stopping.min_tokens = 600
+    model = ScriptedModel()
+    async with serving(model) as app, grpc.aio.insecure_channel(app.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        *_, last = [response async for response in stub.Generate(request)]
+    assert last.finished.completions[0].completion_tokens >= 600
+
+
+async def test_what_could_not_be_answered_is_refused_before_any_work():
+    """By the field that asks for too much, and the log knows it too."""
+    request = make()
+    request.prompt = "x" * 400
+    request.output.prompt_logprobs = 20
+    model = ScriptedModel()
+    settings = loopback_settings(listener={"max_message_kib": 64})
+    async with serving(model, settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        batches = len(model.runner.batches)
+        code, fields, _ = await ask(channel, request)
+        assert (code, list(fields)) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            ["output.prompt_logprobs"],
+        )
+        assert "65536" in fields["output.prompt_logprobs"]
+        assert len(model.runner.batches) == batches
+        request.prompt = "x" * 100
+        assert (await ask(channel, request))[0] is grpc.StatusCode.OK
 
 
 async def test_special_token_text_in_a_prompt_is_ordinary_text():
@@ -175,6 +219,7 @@ async def test_text_service_bounds():
         for call, request, field in [
             (stub.Detokenize, text_pb2.DetokenizeRequest(token_ids=[260]), "token_ids[0]"),
             (stub.CountTokens, text_pb2.CountTokensRequest(texts=["a"] * 1_025), "texts"),
+            (stub.Tokenize, text_pb2.TokenizeRequest(text="a" * 262_145), "text"),
             (
                 stub.SplitSentences,
                 text_pb2.SplitSentencesRequest(text="a", options={"max_chars": 1}),

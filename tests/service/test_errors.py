@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -29,36 +30,14 @@ from hocket.client import (
     Unsupported,
 )
 from hocket.server.app import App
+from hocket.server.lifecycle import ServerState
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
 from hocket.v1 import generation_pb2, generation_pb2_grpc
+from service.clock import Clock, serving_by
+from service.turnstile import stepped
 
 ENDLESS = {"ignore_eos": True, "max_tokens": 4_000}
-
-
-class Gate:
-    """Holds the engine at its next step while closed."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.event.set()
-        self.error: Exception | None = None
-
-    def __call__(self) -> None:
-        self.event.wait(20)
-        if self.error:
-            raise self.error
-
-
-@pytest.fixture
-def gate():
-    gate = Gate()
-    yield gate
-    gate.event.set()
-
-
-def gated(gate: Gate) -> ScriptedModel:
-    return ScriptedModel(ScriptedRunner(gate=gate))
 
 
 async def test_invalid_request(client_of):
@@ -86,14 +65,15 @@ async def test_model_not_found(client_of):
             await client.get_model("nobody")
 
 
-async def test_duplicate_request(client_of, gate):
-    async with serving(gated(gate)) as app, client_of(app) as client:
+async def test_duplicate_request(client_of, turnstile):
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
         async with client.stream("hi", request_id="same", **ENDLESS) as stream:
             await anext(aiter(stream))
-            gate.event.clear()
+            turnstile.close()
+            await turnstile.wait_held()
             with pytest.raises(DuplicateRequest):
                 await client.generate("hi", request_id="same")
-            gate.event.set()
+            turnstile.open()
 
 
 async def test_feature_disabled(client_of):
@@ -127,25 +107,26 @@ async def test_unauthenticated_and_forbidden(tmp_path):
             assert await operator.abort("x") is False
 
 
-async def test_overloaded_with_pushback_while_health_answers(client_of, gate, settled):
+async def test_overloaded_with_pushback_while_health_answers(client_of, turnstile, settled):
     settings = loopback_settings(
         admission={"max_running": 2, "max_waiting": 1, "max_per_connection": 3}
     )
-    async with serving(gated(gate), settings) as app, client_of(app) as client:
-        streams = [client.stream("hi", **ENDLESS) for _ in range(3)]
-        for stream in streams:
-            await stream.__aenter__()
-        await settled(lambda: app.statistics().running_sequences == 2)
-        gate.event.clear()
-        with pytest.raises(Overloaded) as caught:
-            await client.generate("one too many")
-        assert caught.value.reason == "QUEUE_FULL"
-        assert caught.value.has_pushback
-        assert 0 < caught.value.retry_after < 120
-        assert (await client.check_health()).value == "serving"
-        gate.event.set()
-        for stream in streams:
-            await stream.__aexit__(None, None, None)
+    async with serving(stepped(turnstile), settings) as app, client_of(app) as client, turnstile:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(client.stream("hi", **ENDLESS))
+            await settled(app, lambda: app._admission.statistics().in_progress == 3)
+            turnstile.close()
+            await turnstile.wait_held()
+            with pytest.raises(Overloaded) as caught:
+                await client.generate("one too many")
+            assert caught.value.reason == "QUEUE_FULL"
+            assert caught.value.has_pushback
+            assert 0 < caught.value.retry_after < 120
+            assert (await client.check_health()).value == "serving"
+            turnstile.open()
+        await settled(app, lambda: app._admission.statistics().in_progress == 0)
+        assert (await client.generate("room again")).text
 
 
 async def test_reader_too_slow(settled):
@@ -167,7 +148,7 @@ async def test_reader_too_slow(settled):
             async with AsyncClient(app.address) as other:
                 result = await other.generate("quick", max_tokens=30)
                 assert result.usage.completion_tokens == 30
-            await settled(lambda: app.statistics().running_sequences == 0, 30)
+            await settled(app, lambda: app.statistics().running_sequences == 0, 30)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 while await call.read() is not grpc.aio.EOF:
                     pass
@@ -175,95 +156,115 @@ async def test_reader_too_slow(settled):
             assert info.reason == "READER_TOO_SLOW"
 
 
-async def test_not_ready(settled):
+async def test_not_ready(client_of):
     """While the model loads, work is refused and liveness holds."""
     loading = threading.Event()
 
     def load(*_):
-        loading.wait(20)
+        assert loading.wait(20)
         return ScriptedModel()
 
     app = App(loopback_settings(), load=load)
     running = asyncio.create_task(app.run())
     try:
-        await settled(lambda: bool(app.address))
-        async with AsyncClient(app.address) as client:
+        await app.lifecycle.wait_for(ServerState.LOADING)
+        async with client_of(app) as client:
             assert (await client.check_health()).value == "not_serving"
             assert (await client.check_health("liveness")).value == "serving"
-    except BaseException:
+            with pytest.raises(NotReady) as caught:
+                await client.generate("hi")
+            assert caught.value.reason == "MODEL_LOADING"
+            assert caught.value.retry_after > 0
+            loading.set()
+            await app.lifecycle.wait_for(ServerState.SERVING)
+            assert (await client.generate("hi")).text
+    finally:
         loading.set()
-        raise
-    from hocket.client import NO_RETRIES  # noqa: PLC0415
-
-    async with AsyncClient(app.address, retry=NO_RETRIES) as client:
-        with pytest.raises(NotReady) as caught:
-            await client.generate("hi")
-        assert caught.value.reason == "MODEL_LOADING"
-        assert caught.value.retry_after > 0
-        loading.set()
-        await settled(lambda: app.lifecycle.is_serving)
-        assert (await client.generate("hi")).text
-    app.leave(in_hurry=True)
-    assert await running == 0
+        app.leave(in_hurry=True)
+        assert await running == 0
 
 
-async def test_draining_refuses_new_work_and_finishes_the_old(client_of, gate, settled):
-    async with serving(gated(gate)) as app, client_of(app) as client:
+async def test_draining_refuses_new_work_and_finishes_the_old(client_of, turnstile, settled):
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
         async with client.generate_many() as many, client.stream("old") as stream:
             assert isinstance(await anext(aiter(stream)), Started)
-            gate.event.clear()
+            turnstile.close()
+            await turnstile.wait_held()
             first = await many.submit("before")
-            await settled(lambda: app._admission.statistics().in_progress == 2)
+            await settled(app, lambda: len(app._driver._mailboxes) == 2)
             app.leave()
-            await settled(lambda: app.lifecycle.is_leaving)
+            async for _ in app.lifecycle.states():
+                if app.lifecycle.is_leaving:
+                    break
             second = await many.submit("after")
             many.close_sending()
-            gate.event.set()
+            name, error = await anext(aiter(many))
+            assert name == second
+            assert isinstance(error, Draining)
+            assert error.reason == "SERVER_DRAINING"
+            turnstile.open()
             results = dict([item async for item in many.results()])
             assert results[first].text == echo(b"before").decode()
-            assert isinstance(results[second], Draining)
-            assert results[second].reason == "SERVER_DRAINING"
             assert (await stream.result()).text == echo(b"old").decode()
 
 
-async def test_queue_timeout_and_deadline(client_of, gate):
+async def test_queue_timeout(client_of, turnstile, settled):
+    clock = Clock()
     settings = loopback_settings(engine={"max_num_seqs": 1})
-    async with serving(gated(gate), settings) as app, client_of(app) as client:
+    async with (
+        serving_by(clock, stepped(turnstile), settings) as app,
+        client_of(app) as client,
+        turnstile,
+    ):
         async with client.stream("first", **ENDLESS) as stream:
             await anext(aiter(stream))
-            gate.event.clear()
-            waiting = asyncio.create_task(client.generate("second", time_budget=0.05))
-            await asyncio.sleep(0.2)
-            gate.event.set()
+            turnstile.close()
+            await turnstile.wait_held()
+            waiting = asyncio.create_task(client.generate("second", time_budget=20))
+            await settled(app, lambda: len(app._driver._mailboxes) == 2)
+            clock.advance(21)
+            turnstile.open()
             with pytest.raises(QueueTimeout):
                 await waiting
-            gate.event.clear()
-            with pytest.raises(DeadlineExceeded):
-                await client.generate("third", timeout=0.1)
-            gate.event.set()
 
 
-async def test_generation_failed_alone(client_of):
-    async with serving() as app, client_of(app) as client:
+async def test_deadline_exceeded(client_of, turnstile):
+    """The caller hears of it in time, although the engine stands still."""
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
+        turnstile.close()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.generate("hi", timeout=0.1)
+        assert type(caught.value) is DeadlineExceeded
+        turnstile.open()
+
+
+async def test_generation_failed_alone(client_of, turnstile, settled, logged):
+    """Not even another sequence of the same batch is disturbed."""
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
         async with client.stream("good") as stream:
-            for prompt, cause in [("RAISE", "fault"), ("NAN", "non_finite")]:
+            await anext(aiter(stream))
+            turnstile.close()
+            await turnstile.wait_held()
+            causes = {"RAISE": "fault", "NAN": "non_finite"}
+            failing = [asyncio.create_task(client.generate(prompt)) for prompt in causes]
+            await settled(app, lambda: len(app._driver._mailboxes) == 3)
+            turnstile.open()
+            for call, cause in zip(failing, causes.values(), strict=True):
                 with pytest.raises(GenerationFailed) as caught:
-                    await client.generate(prompt)
+                    await call
                 assert caught.value.metadata["cause"] == cause
             assert (await stream.result()).text == echo(b"good").decode()
 
 
-async def test_engine_failed_ends_all_calls_and_the_process(client_of, gate):
-    app = App(loopback_settings(), load=lambda *_: gated(gate))
+async def test_engine_failed_ends_all_calls_and_the_process(client_of, turnstile, logged):
+    app = App(loopback_settings(), load=lambda *_: stepped(turnstile))
     running = asyncio.create_task(app.run())
-    async for _ in app.lifecycle.states():
-        if app.lifecycle.is_serving:
-            break
+    await app.lifecycle.wait_for(ServerState.SERVING)
     async with client_of(app) as client:
         async with client.stream("one", **ENDLESS) as one, client.stream("two", **ENDLESS) as two:
             await anext(aiter(one))
             await anext(aiter(two))
-            gate.error = OSError("the machine is gone")
+            turnstile.error = OSError("the machine is gone")
             for stream in (one, two):
                 with pytest.raises(EngineFailed) as caught:
                     async for _ in stream:
@@ -272,17 +273,22 @@ async def test_engine_failed_ends_all_calls_and_the_process(client_of, gate):
     assert await running == 1
 
 
-async def test_internal_error_tells_nothing(client_of, monkeypatch):
+async def test_internal_error_tells_nothing(client_of, monkeypatch, logged):
+    """Not to the caller; all of it to our log."""
+
     def bug(*_args, **_kwargs):
         raise RuntimeError("secret path /etc/passwd")
 
-    monkeypatch.setattr("hocket.server.rpc.texts.split_text", bug)
     async with serving() as app, client_of(app) as client:
+        monkeypatch.setattr("hocket.server.text.sentences.SentenceSplitter.push", bug)
         with pytest.raises(InternalError) as caught:
             await client.split_sentences("Hi.")
         assert caught.value.reason == "INTERNAL"
         assert "secret" not in str(caught.value)
         assert caught.value.metadata["request_id"]
+    (line,) = [line for line in logged if line["event"] == "bug"]
+    assert line["request_id"] == caught.value.metadata["request_id"]
+    assert "secret" in str(line["exc_info"])
 
 
 async def test_unknown_methods_and_malformed_messages():

@@ -13,10 +13,24 @@ from hocket.client import (
     Sentence,
     Started,
 )
-from hocket.server.testing.scripted_runner import ScriptedRunner, echo
-from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
+from hocket.server.engine.commands import Abort
+from hocket.server.lifecycle import ServerState
+from hocket.server.testing.scripted_runner import echo
+from hocket.server.testing.serving import loopback_settings, serving
+from service.clock import Clock, serving_by
+from service.turnstile import stepped
 
+ENDLESS = {"ignore_eos": True, "max_tokens": 4_000}
 TEXT = "Wörld. 日本。 Ok?"
+
+
+def told_to_end(app) -> list[tuple[str, str]]:
+    """Requests that the engine will end in its next step, and why."""
+    return [
+        (command.request_id, command.reason.value)
+        for command in app._driver._inbox
+        if isinstance(command, Abort)
+    ]
 
 
 @pytest.mark.parametrize("granularity", Granularity)
@@ -40,38 +54,33 @@ async def test_texts_of_a_stream_join_to_the_answer(client_of, granularity):
         assert len(sentences) >= 5
 
 
-async def test_sentences_arrive_while_the_answer_is_still_written(client_of):
-    """The first sentence is at the client before the engine may write the second."""
-    import threading  # noqa: PLC0415
-
-    steps = threading.Semaphore(10_000)
-    runner = ScriptedRunner(gate=lambda: steps.acquire(timeout=5))
-    async with serving(ScriptedModel(runner)) as app, client_of(app) as client:
-        while steps.acquire(blocking=False):
-            pass
-        first = len("You said: x. T") + 2  # a step of the warm-up may take one
-        async with client.stream("x") as stream:
-            steps.release(first)
-            sentence = None
-            async for event in stream:
-                if isinstance(event, Sentence):
-                    sentence = event
-                    break
-            assert sentence is not None
-            assert sentence.text == "You said: x. "
-            steps.release(10_000)
-            rest = [event async for event in stream]
-        assert isinstance(rest[-1], Finished)
+async def test_sentences_arrive_while_the_answer_is_still_written(client_of, turnstile):
+    """The first sentence is at the client before the engine may go on with the second."""
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
+        turnstile.close()
+        async with client.stream("hello") as stream:
+            await turnstile.wait_held()
+            await turnstile.step(len("You said: hello. T"))
+            assert isinstance(await anext(aiter(stream)), Started)
+            assert (await anext(aiter(stream))).text == "You said: hello. "
+            turnstile.open()
+            *texts, last = [event async for event in stream]
+            assert "".join(sentence.text for sentence in texts) == "That is all. Good bye!"
+            assert isinstance(last, Finished)
 
 
-async def test_many_streams_share_the_batch(client_of):
-    model = ScriptedModel()
-    async with serving(model) as app, client_of(app) as client:
-        results = await asyncio.gather(*(client.generate(f"number {index}") for index in range(32)))
+async def test_many_streams_share_the_batch(client_of, turnstile, settled):
+    model = stepped(turnstile)
+    async with serving(model) as app, client_of(app) as client, turnstile:
+        turnstile.close()
+        calls = [asyncio.create_task(client.generate(f"number {index}")) for index in range(32)]
+        await settled(app, lambda: len(app._driver._mailboxes) == 32)
+        turnstile.open()
+        results = await asyncio.gather(*calls)
     assert [result.text.encode() for result in results] == [
         echo(f"number {index}".encode()) for index in range(32)
     ]
-    assert max(map(len, model.runner.batches)) > 16
+    assert max(map(len, model.runner.batches)) == 32
 
 
 async def test_chat_token_ids_choices_and_logprobs(client_of):
@@ -114,27 +123,39 @@ async def test_many_requests_over_one_stream(client_of):
         assert results[name].text == echo(f"item {index}".encode()).decode()
 
 
-async def test_one_of_many_is_cancelled_alone(client_of):
-    async with serving() as app, client_of(app) as client:
+async def test_one_of_many_is_cancelled_alone(client_of, turnstile, settled):
+    async with serving(stepped(turnstile)) as app, client_of(app) as client, turnstile:
         async with client.generate_many() as many:
-            doomed = await many.submit("x" * 40, ignore_eos=True, max_tokens=4_000)
+            doomed = await many.submit("x" * 40, **ENDLESS)
+            name, started = await anext(aiter(many))
+            assert (name, type(started)) == (doomed, Started)
+            turnstile.close()
+            await turnstile.wait_held()
             kept = await many.submit("kept")
             many.cancel(doomed)
+            await settled(app, lambda: told_to_end(app) == [(doomed, "cancelled")])
             bad = await many.submit("hi", temperature=99)
             many.close_sending()
+            turnstile.open()
             results = dict([item async for item in many.results()])
     assert results[kept].text == echo(b"kept").decode()
     assert results[doomed].completions[0].finish_reason is FinishReason.CANCELLED
     assert results[bad].reason == "FIELD_INVALID"
 
 
-async def test_a_time_budget_gives_what_there_is(client_of):
-    async with serving() as app, client_of(app) as client:
-        result = await client.generate("x", ignore_eos=True, max_tokens=4_000, time_budget=0.2)
-    assert result.completions[0].finish_reason in {
-        FinishReason.TIME_BUDGET,
-        FinishReason.MAX_TOKENS,
-    }
+async def test_a_time_budget_gives_what_there_is(client_of, turnstile):
+    clock = Clock()
+    async with serving_by(clock, stepped(turnstile)) as app, client_of(app) as client, turnstile:
+        turnstile.close()
+        async with client.stream("x", time_budget=20, **ENDLESS) as stream:
+            await turnstile.wait_held()
+            await turnstile.step(8)
+            clock.advance(21)
+            turnstile.open()
+            result = await stream.result()
+    (completion,) = result.completions
+    assert completion.finish_reason is FinishReason.TIME_BUDGET
+    assert result.text == "You said:"  # with the step that was in progress
 
 
 async def test_reflection_and_generated_stubs(client_of):
@@ -161,20 +182,20 @@ async def test_reflection_and_generated_stubs(client_of):
     } <= found
 
 
-async def test_control_aborts_and_drains(client_of, settled):
+async def test_control_aborts_and_drains(client_of, turnstile):
     settings = loopback_settings(listener={"control": True})
-    async with serving(settings=settings) as app, client_of(app) as client:
-        async with client.stream(
-            "x", request_id="mine", ignore_eos=True, max_tokens=4_000
-        ) as stream:
+    async with serving(stepped(turnstile), settings) as app, client_of(app) as client, turnstile:
+        async with client.stream("x", request_id="mine", **ENDLESS) as stream:
             await anext(aiter(stream))
+            turnstile.close()
+            await turnstile.wait_held()
             assert await client.abort("mine")
-            events = [event async for event in stream]
-        assert events[-1].completions[0].finish_reason in {
-            FinishReason.ABORTED,
-            FinishReason.MAX_TOKENS,
-        }
+            assert told_to_end(app) == [("mine", "aborted")]
+            turnstile.open()
+            *_, last = [event async for event in stream]
+        assert last.completions[0].finish_reason is FinishReason.ABORTED
+        assert not await client.abort("mine")
         assert not await client.abort("other")
         status = await client.drain()
         assert status.requests_in_progress == 0
-        await settled(lambda: not app.lifecycle.is_serving)
+        await app.lifecycle.wait_for(ServerState.DRAINING, ServerState.STOPPED)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from hocket.client import _methods as methods
-from hocket.client._channel import TokenSource, call_metadata
+from hocket.client._channel import CallMetadata, Connection, TokenSource, call_metadata
+from hocket.client._health import serialize_health_request
 from hocket.client._parse import parse_drain, parse_model, parse_pieces, parse_tokens
 from hocket.client._requests import build_split_request
-from hocket.client._retry import Attempts, RetryPolicy, RetryThrottle
+from hocket.client._retry import NO_RETRIES, Attempts, RetryPolicy, RetryThrottle
+from hocket.client._stream_state import StreamState
 from hocket.client._types import (
     DrainStatus,
     HealthStatus,
@@ -43,19 +45,40 @@ class CallSettings:
         self._clock = clock
         self._draw = draw
 
-    def attempts(self, timeout: float | None) -> Attempts:
+    def attempts(self, timeout: float | None = None) -> Attempts:
         """Begin a call that may take this many seconds, or as many as the client's calls do."""
+        return self._attempts(self._retry, self._timeout if timeout is None else timeout)
+
+    def stream(self, connection: Connection[Any], timeout: float | None) -> StreamState:
+        """Begin a stream that may take this many seconds, or as many as the client's calls do."""
+        return StreamState(
+            connection=connection, attempts=self.attempts(timeout), metadata=self.metadata
+        )
+
+    def watch(self, connection: Connection[Any]) -> StreamState:
+        """Begin a stream that has no end of its own and is never made again."""
+        return StreamState(
+            connection=connection,
+            attempts=self._attempts(NO_RETRIES, None),
+            metadata=self.metadata,
+        )
+
+    def metadata(self) -> CallMetadata:
+        """Return the metadata of an attempt.
+
+        Raises:
+            ValueError: The token cannot be sent.
+        """
+        return call_metadata(self._token)
+
+    def _attempts(self, policy: RetryPolicy, timeout: float | None) -> Attempts:
         return Attempts(
-            policy=self._retry,
+            policy=policy,
             throttle=self._throttle,
-            timeout=self._timeout if timeout is None else timeout,
+            timeout=timeout,
             clock=self._clock,
             random=self._draw,
         )
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of an attempt."""
-        return call_metadata(self._token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,4 +189,8 @@ def drain() -> UnaryCall[DrainStatus]:
 
 def check_health(service: str) -> UnaryCall[HealthStatus]:
     """Ask how a service is."""
-    return UnaryCall(method=methods.HEALTH_CHECK, request=service, convert=lambda status: status)
+    return UnaryCall(
+        method=methods.HEALTH_CHECK,
+        request=serialize_health_request(service),
+        convert=lambda status: status,
+    )

@@ -3,15 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import grpc
 
+from hocket.client._errors import ClientError
 from hocket.client._version import __version__
 
 ChannelOptions: TypeAlias = Sequence[tuple[str, str | int]]
 LoadBalancing: TypeAlias = Literal["pick_first", "weighted_round_robin"]
 TokenSource: TypeAlias = str | Callable[[], str]
+CallMetadata: TypeAlias = tuple[tuple[str, str], ...]
+
+ChannelT = TypeVar("ChannelT")
 
 _MEBIBYTE = 1024 * 1024
 
@@ -113,9 +117,62 @@ def channel_credentials(
     return tls.credentials() if tls is not None else credentials
 
 
-def call_metadata(token: TokenSource | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of a call: the bearer token, asked for anew if it is a function."""
+class Endpoint:
+    """Where a server is, and how channels to it are made."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: Tls | None,
+        credentials: grpc.ChannelCredentials | None,
+        load_balancing: LoadBalancing,
+        options: ChannelOptions,
+    ) -> None:
+        self._target = target
+        self._credentials = channel_credentials(tls, credentials)
+        self._options = channel_options(load_balancing=load_balancing, tls=tls, extra=options)
+
+    def connect(
+        self, *, insecure: Callable[..., ChannelT], secure: Callable[..., ChannelT]
+    ) -> "Connection[ChannelT]":
+        """Make a channel with one of gRPC's two functions for that; it connects when first used."""
+        if self._credentials is None:
+            return Connection(insecure(self._target, options=self._options))
+        return Connection(secure(self._target, self._credentials, options=self._options))
+
+
+class Connection(Generic[ChannelT]):
+    """A channel, from entering its client to leaving it.
+
+    Attributes:
+        channel: What calls are made over.
+        is_closed: Whether the client was left, so that its calls end. Set once, by the client.
+    """
+
+    def __init__(self, channel: ChannelT) -> None:
+        self.channel = channel
+        self.is_closed = False
+
+    def check_open(self) -> None:
+        """Return if calls may be made, and made again.
+
+        Raises:
+            ClientError: The client was left.
+        """
+        if self.is_closed:
+            raise ClientError("the client was closed during the call")
+
+
+def call_metadata(token: TokenSource | None) -> CallMetadata:
+    """Return the metadata of a call: the bearer token, asked for anew if it is a function.
+
+    Raises:
+        ValueError: The token has a character that cannot be sent, such as a line's end.
+    """
     if token is None:
         return ()
     text = token if isinstance(token, str) else token()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("the token must be printable ASCII; a line's end is not")
     return (("authorization", f"Bearer {text}"),)

@@ -4,9 +4,9 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -15,18 +15,20 @@ from hocket.client import _calls as calls
 from hocket.client import _methods as methods
 from hocket.client._channel import (
     ChannelOptions,
+    Connection,
+    Endpoint,
     LoadBalancing,
     Tls,
     TokenSource,
-    channel_credentials,
-    channel_options,
 )
-from hocket.client._errors import ClientError, NotFound
+from hocket.client._errors import ClientError, NotFound, unreadable_answer
 from hocket.client._events import GenerationResult
+from hocket.client._health import serialize_health_request
 from hocket.client._many import ManyStream
 from hocket.client._requests import GenerationOptions, build_generate_request
 from hocket.client._retry import RetryPolicy
-from hocket.client._stream import GenerationStream, error_of_aio, is_task_cancelled
+from hocket.client._stream import GenerationStream
+from hocket.client._stream_call import StreamCall, error_of_aio, is_task_cancelled
 from hocket.client._types import (
     DrainStatus,
     Granularity,
@@ -86,24 +88,21 @@ class AsyncClient:
         Raises:
             ValueError: Both `tls` and `credentials` were given.
         """
-        self._target = target
-        self._credentials = channel_credentials(tls, credentials)
-        self._options = channel_options(load_balancing=load_balancing, tls=tls, extra=options)
+        self._endpoint = Endpoint(
+            target, tls=tls, credentials=credentials, load_balancing=load_balancing, options=options
+        )
         self._settings = calls.CallSettings(
             token=token, timeout=timeout, retry=retry, clock=clock, draw=draw
         )
         self._sleep = sleep
-        self._channel: grpc.aio.Channel | None = None
+        self._connection: Connection[grpc.aio.Channel] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._channel is not None:
+        if self._connection is not None:
             raise ClientError("the client is open already")
-        if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=self._options)
-        else:
-            self._channel = grpc.aio.secure_channel(
-                self._target, self._credentials, options=self._options
-            )
+        self._connection = self._endpoint.connect(
+            insecure=grpc.aio.insecure_channel, secure=grpc.aio.secure_channel
+        )
         return self
 
     async def __aexit__(
@@ -112,9 +111,10 @@ class AsyncClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.is_closed = True
+            await connection.channel.close()
 
     @asynccontextmanager
     async def stream(
@@ -135,17 +135,15 @@ class AsyncClient:
             TypeError: There is not exactly one input, or an option is unknown.
             ValueError: A value cannot be sent.
         """
+        connection = self._open_connection()
         stream = GenerationStream(
-            method=_unary_stream(self._open_channel(), methods.GENERATE),
+            method=methods.GENERATE.over(connection.channel.unary_stream),
             request=build_generate_request(prompt, options),
-            settings=self._settings,
-            timeout=timeout,
+            state=self._settings.stream(connection, timeout),
             sleep=self._sleep,
         )
-        try:
+        with closing(stream):
             yield stream
-        finally:
-            stream.close()
 
     async def generate(
         self,
@@ -167,21 +165,14 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the call's deadline
     ) -> AsyncIterator[ManyStream]:
         """Write many texts over one stream. Leaving the block cancels those in progress."""
-        channel = self._open_channel()
+        connection = self._open_connection()
         stream = ManyStream(
-            method=channel.stream_stream(
-                methods.GENERATE_MANY.path,
-                request_serializer=methods.GENERATE_MANY.serialize,
-                response_deserializer=methods.GENERATE_MANY.parse,
-            ),
-            settings=self._settings,
-            timeout=timeout,
+            method=methods.GENERATE_MANY.over(connection.channel.stream_stream),
+            state=self._settings.stream(connection, timeout),
             sleep=self._sleep,
         )
-        try:
+        with closing(stream):
             yield stream
-        finally:
-            stream.close()
 
     async def tokenize(
         self,
@@ -244,21 +235,20 @@ class AsyncClient:
 
         Never retried; the iteration ends or raises when the server leaves.
         """
-        call = _unary_stream(self._open_channel(), methods.HEALTH_WATCH)(
-            service, metadata=self._settings.metadata()
+        connection = self._open_connection()
+        state = self._settings.watch(connection)
+        request = serialize_health_request(service)
+        method = methods.HEALTH_WATCH.over(connection.channel.unary_stream)
+        call = StreamCall[HealthStatus](
+            start=lambda: method(request, **state.arguments()), state=state, sleep=self._sleep
         )
 
         async def statuses() -> AsyncIterator[HealthStatus]:
-            try:
-                async for status in call:
-                    yield status
-            except grpc.aio.AioRpcError as error:
-                raise error_of_aio(error) from None
+            while (status := await call.read()) is not None:
+                yield status
 
-        try:
+        with closing(call):
             yield statuses()
-        finally:
-            call.cancel()
 
     async def abort(self, request_id: str) -> bool:
         """End a generation of any caller; whether it was in progress. For operators."""
@@ -269,13 +259,11 @@ class AsyncClient:
         return await self._call(calls.drain())
 
     async def _call(self, call: calls.UnaryCall[ResultT]) -> ResultT:
-        attempts = self._settings.attempts(None)
+        connection = self._open_connection()
+        method = call.method.over(connection.channel.unary_unary)
+        attempts = self._settings.attempts()
         while True:
-            method = self._open_channel().unary_unary(
-                call.method.path,
-                request_serializer=call.method.serialize,
-                response_deserializer=call.method.parse,
-            )
+            connection.check_open()
             try:
                 response = await method(
                     call.request,
@@ -287,24 +275,19 @@ class AsyncClient:
             except asyncio.CancelledError:
                 if is_task_cancelled():
                     raise
-                raise ClientError("the client was closed during the call") from None
+                connection.check_open()
+                raise
             else:
                 attempts.begin()
-                return call.convert(response)
+                if response is not None:
+                    return call.convert(response)
+                failure = unreadable_answer()
             wait = attempts.wait_after(failure)
             if wait is None:
                 raise failure from None
             await self._sleep(wait)
 
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
+    def _open_connection(self) -> Connection[grpc.aio.Channel]:
+        if self._connection is None:
             raise ClientError("the client is not open; use it as `async with AsyncClient(...)`")
-        return self._channel
-
-
-def _unary_stream(
-    channel: grpc.aio.Channel, method: methods.Method[Any, ResultT]
-) -> grpc.aio.UnaryStreamMultiCallable[Any, ResultT]:
-    return channel.unary_stream(
-        method.path, request_serializer=method.serialize, response_deserializer=method.parse
-    )
+        return self._connection

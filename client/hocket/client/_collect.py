@@ -12,6 +12,9 @@ from hocket.client._events import (
     Sentence,
     Started,
 )
+from hocket.client._parse import parse_event
+from hocket.client._requests import make_request_id
+from hocket.v1 import generation_pb2
 
 
 class Collector:
@@ -97,3 +100,49 @@ class Collector:
             token_ids=tuple(id_ for piece in pieces for id_ in piece.token_ids),
             logprobs=tuple(logprobs for piece in pieces for logprobs in piece.logprobs),
         )
+
+
+class GenerationState:
+    """One generation that has a call of its own: what to ask, and what has come of it."""
+
+    def __init__(self, request: generation_pb2.GenerateRequest) -> None:
+        self._request = request
+        self._makes_ids = not request.request_id
+        self._collector = Collector(request.request_id)
+
+    @property
+    def request_id(self) -> str:
+        """The id of the present attempt."""
+        return self._request.request_id
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What has arrived of each answer, by index."""
+        return self._collector.texts
+
+    def begin(self) -> generation_pb2.GenerateRequest:
+        """Return the request of the next attempt, of which nothing has arrived yet."""
+        if self._makes_ids:
+            # The id of a lost attempt may still be in use on the server.
+            self._request.request_id = make_request_id()
+        self._collector = Collector(self._request.request_id)
+        return self._request
+
+    def take(self, message: generation_pb2.GenerateResponse) -> Event | None:
+        """Return what happened; None for an event that this client does not know.
+
+        Raises:
+            StreamError: It comes after the last one.
+        """
+        event = parse_event(message)
+        if event is not None:
+            self._collector.add(event)
+        return event
+
+    def check_finished(self) -> None:
+        """Return if the generation is over; see `Collector.check_finished`."""
+        self._collector.check_finished()
+
+    def result(self) -> GenerationResult:
+        """Return the whole generation; see `Collector.result`."""
+        return self._collector.result()

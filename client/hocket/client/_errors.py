@@ -11,7 +11,7 @@
     │   ├── Unauthenticated       TOKEN_INVALID
     │   ├── Forbidden             OPERATION_FORBIDDEN
     │   ├── ResourceExhausted
-    │   │   ├── Overloaded        QUEUE_FULL
+    │   │   ├── Overloaded        QUEUE_FULL; also when a proxy on the way sheds load
     │   │   └── ReaderTooSlow     READER_TOO_SLOW
     │   ├── Unavailable
     │   │   ├── Draining          SERVER_DRAINING
@@ -27,6 +27,7 @@ A reason that this client does not know falls back to the class of its status
 code. `asyncio.CancelledError` stays itself.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -38,6 +39,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 _DOMAIN = "hocket"
 _DETAILS_KEY = "grpc-status-details-bin"
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_PUSHBACK = re.compile(r"-?[0-9]{1,10}")
+_MAX_PUSHBACK_MS = 2**31 - 1
+# How Envoy says that it shed the call itself: circuit breaker, overload, rate limit.
+_SHED_KEYS = frozenset({"x-envoy-overloaded", "x-envoy-local-overloaded", "x-envoy-ratelimited"})
+_SHED_CODES = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 
 RawMetadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
@@ -144,7 +150,7 @@ class ResourceExhausted(StatusError):
 
 
 class Overloaded(ResourceExhausted):
-    """There is no room to run or to wait."""
+    """There is no room to run or to wait, at the server or at a proxy before it."""
 
 
 class ReaderTooSlow(ResourceExhausted):
@@ -226,17 +232,26 @@ def error_of_call(code: str, message: str, trailers: RawMetadata) -> ClientError
     Args:
         code: Canonical name of the status code.
         message: The status message.
-        trailers: The trailing metadata; `grpc-status-details-bin` and `grpc-retry-pushback-ms`
-            are read, and ignored where they are malformed.
+        trailers: The trailing metadata. Of it are read `grpc-status-details-bin`, ignored if
+            malformed, `grpc-retry-pushback-ms`, and the signs of a proxy that sheds load.
     """
     status: status_pb2.Status | None = None
     pushback_seconds: float | None = None
+    is_shed = False
     for key, value in trailers:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             status = _status_of_bytes(value)
         elif key == _PUSHBACK_KEY:
             pushback_seconds = _pushback_seconds(value)
-    return _make_error(code, message, () if status is None else status.details, pushback_seconds)
+        elif key in _SHED_KEYS and code in _SHED_CODES:
+            is_shed = True
+    details = () if status is None else status.details
+    return _make_error(code, message, details, pushback_seconds, is_shed=is_shed)
+
+
+def unreadable_answer() -> ClientError:
+    """Make the error of an answer that does not parse, as gRPC's blocking half has it."""
+    return InternalError("the answer could not be read", code="INTERNAL")
 
 
 def error_of_status(status: status_pb2.Status) -> ClientError:
@@ -245,11 +260,16 @@ def error_of_status(status: status_pb2.Status) -> ClientError:
         code = code_pb2.Code.Name(status.code)
     except ValueError:
         code = "UNKNOWN"
-    return _make_error(code, status.message, status.details, None)
+    return _make_error(code, status.message, status.details, None, is_shed=False)
 
 
 def _make_error(
-    code: str, message: str, details: Iterable[Message], pushback_seconds: float | None
+    code: str,
+    message: str,
+    details: Iterable[Message],
+    pushback_seconds: float | None,
+    *,
+    is_shed: bool,
 ) -> ClientError:
     info = error_details_pb2.ErrorInfo()
     retry_info = error_details_pb2.RetryInfo()
@@ -258,9 +278,11 @@ def _make_error(
         for known in (info, retry_info, bad_request):
             _unpack(detail, known)
 
-    error = _choose_error(code, message, info, bad_request)
+    error = _choose_error(code, message, info, bad_request, is_shed=is_shed)
     if retry_info.HasField("retry_delay"):
-        error.retry_after = max(0.0, retry_info.retry_delay.ToTimedelta().total_seconds())
+        delay = retry_info.retry_delay
+        # By hand, as a delay out of bounds makes protobuf's own conversions raise.
+        error.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
     if pushback_seconds is not None:
         error.has_pushback = pushback_seconds >= 0
         error.is_retry_forbidden = pushback_seconds < 0
@@ -273,12 +295,14 @@ def _choose_error(
     message: str,
     info: error_details_pb2.ErrorInfo,
     bad_request: error_details_pb2.BadRequest,
+    *,
+    is_shed: bool,
 ) -> ClientError:
     is_ours = info.domain == _DOMAIN
-    if code == "UNAVAILABLE" and not is_ours:
+    if code == "UNAVAILABLE" and not is_ours and not is_shed:
         # gRPC itself and proxies say so when nobody behind them answered.
         return TransportError(message or "the server could not be reached")
-    error_class = _CLASS_OF_CODE.get(code, StatusError)
+    error_class = Overloaded if is_shed else _CLASS_OF_CODE.get(code, StatusError)
     if is_ours:
         error_class = CLASS_OF_REASON.get(info.reason, error_class)
     return error_class(
@@ -307,9 +331,8 @@ def _unpack(detail: Message, into: Message) -> None:
         into.Clear()
 
 
-def _pushback_seconds(value: str | bytes) -> float | None:
-    """Read a pushback; one that is no number forbids a retry, as gRFC A6 has it."""
-    try:
-        return int(value) / 1000
-    except ValueError:
-        return -1.0
+def _pushback_seconds(value: str | bytes) -> float:
+    """Read a pushback; one that is no int32 forbids a retry, as gRFC A6 has it."""
+    text = value if isinstance(value, str) else value.decode(errors="replace")
+    milliseconds = int(text) if _PUSHBACK.fullmatch(text) else -1
+    return milliseconds / 1000 if milliseconds <= _MAX_PUSHBACK_MS else -1.0

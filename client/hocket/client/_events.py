@@ -22,12 +22,14 @@ class Started:
         cached_tokens: Of these, how many are taken from the prefix cache.
         seed: The seed that repeats this text.
         model: The model that writes.
+        request_id: The id that the server knows the request by.
     """
 
     prompt_tokens: int
     cached_tokens: int
     seed: int
     model: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,13 @@ class Finished:
 
 
 Event: TypeAlias = Started | Delta | Sentence | Finished
+
+
+def text_of(event: Event, choice_index: int) -> str:
+    """Return what an event adds to one answer; empty if nothing."""
+    if isinstance(event, Delta | Sentence) and event.choice_index == choice_index:
+        return event.text
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

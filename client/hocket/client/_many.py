@@ -6,11 +6,10 @@ from typing import Unpack
 
 import grpc.aio
 
-from hocket.client._calls import CallSettings
-from hocket.client._errors import ClientError, StreamError
 from hocket.client._many_state import ManyEvent, ManyResult, ManyState, Outbox
 from hocket.client._requests import GenerationOptions
-from hocket.client._stream import error_of_aio, is_task_cancelled
+from hocket.client._stream_call import StreamCall
+from hocket.client._stream_state import StreamState
 from hocket.v1 import generation_pb2
 
 ManyMulticallable = grpc.aio.StreamStreamMultiCallable[
@@ -37,26 +36,23 @@ class ManyStream:
         self,
         *,
         method: ManyMulticallable,
-        settings: CallSettings,
-        timeout: float | None,
+        state: StreamState,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self._method = method
-        self._settings = settings
-        self._sleep = sleep
-        self._attempts = settings.attempts(timeout)
-        self._state = ManyState()
+        self._state = state
+        self._requests = ManyState()
         self._outbox = Outbox()
         self._changed = asyncio.Event()
-        self._is_closed = False
-        self._is_at_end = False
-        self._failure: ClientError | None = None
-        self._open()
+        self._is_reading = False
+        self._call = StreamCall[generation_pb2.GenerateManyResponse](
+            start=self._start, state=state, sleep=sleep
+        )
 
     @property
     def in_progress(self) -> frozenset[str]:
         """Ids of the requests that have neither finished nor failed."""
-        return self._state.in_progress
+        return self._requests.in_progress
 
     async def submit(self, prompt: str | None = None, **options: Unpack[GenerationOptions]) -> str:
         """Start one more generation and return its id. Waits only while many wait to be sent.
@@ -66,16 +62,17 @@ class ManyStream:
             **options: See `GenerationOptions`.
 
         Raises:
+            ClientError: The stream failed; this error.
             StreamError: The sending side is closed, or the stream is.
             TypeError: There is not exactly one input, or an option is unknown.
             ValueError: A value cannot be sent, or the id is in use on this stream.
         """
-        self._check_open()
-        while not self._outbox.has_room:
+        self._state.check_unfinished()
+        while not self._outbox.has_room(is_served=self._is_reading or not self._call.is_over):
             await self._changed.wait()
-            self._check_open()
+            self._state.check_unfinished()
         self._outbox.check_open()
-        action = self._state.begin(prompt, options)
+        action = self._requests.begin(prompt, options)
         self._outbox.put(action)
         self._announce()
         return action.generate.request_id
@@ -88,7 +85,7 @@ class ManyStream:
         Raises:
             StreamError: The sending side is closed.
         """
-        action = self._state.cancel(request_id)
+        action = self._requests.cancel(request_id)
         if action is not None:
             self._outbox.put(action)
             self._announce()
@@ -120,35 +117,48 @@ class ManyStream:
 
     def close(self) -> None:
         """Cancel all that is in progress. Repeatable; done by leaving the block."""
-        self._is_closed = True
         self._outbox.is_closed = True
-        self._call.cancel()
-        self._announce()
+        self._call.close()
+        self._end_attempt()
 
     async def _next(self) -> tuple[ManyEvent, ManyResult | None]:
-        while True:
-            message = await self._read()
-            if message is None:
-                self._state.check_ended()
-                raise StopAsyncIteration
-            taken = self._state.take(message)
+        while (message := await self._read()) is not None:
+            taken = self._requests.take(message)
             if taken is not None:
                 return taken
+        self._requests.check_ended()
+        raise StopAsyncIteration
 
-    def _open(self) -> None:
+    async def _read(self) -> generation_pb2.GenerateManyResponse | None:
+        self._is_reading = True
+        try:
+            message = await self._call.read()
+        finally:
+            self._is_reading = False
+            if self._call.is_over:
+                self._end_attempt()
+        self._outbox.forget()
+        return message
+
+    def _start(self) -> ManyCall:
+        self._end_attempt()
         self._outbox.rewind()
+        call = self._method(self._actions(self._attempt), **self._state.arguments())
+        # Who waits for room hears of an end that nobody reads.
+        call.add_done_callback(lambda _: self._announce())
+        return call
+
+    def _end_attempt(self) -> None:
         self._attempt = object()
-        self._call: ManyCall = self._method(
-            self._actions(self._attempt),
-            timeout=self._attempts.remaining_seconds(),
-            metadata=self._settings.metadata(),
-        )
+        self._announce()
 
     async def _actions(self, attempt: object) -> AsyncIterator[generation_pb2.GenerateManyRequest]:
         """Yield what one attempt sends; an attempt that is over takes nothing more."""
         while attempt is self._attempt:
             action = self._outbox.take()
             if action is not None:
+                if not self._outbox.keeps_sent:
+                    self._state.forgo_repeats()
                 self._announce()
                 yield action
             elif self._outbox.is_closed:
@@ -159,40 +169,3 @@ class ManyStream:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _check_open(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._is_closed or self._is_at_end:
-            raise StreamError("the stream is closed")
-
-    async def _read(self) -> generation_pb2.GenerateManyResponse | None:
-        """Return the next message, opening the stream again as needed; None at the end."""
-        while True:
-            if self._is_at_end:
-                return None
-            self._check_open()
-            try:
-                message = await self._call.read()
-            except grpc.aio.AioRpcError as error:
-                failure = error_of_aio(error)
-            except asyncio.CancelledError:
-                if is_task_cancelled():
-                    raise
-                raise StreamError("the stream is closed") from None
-            else:
-                self._attempts.begin()
-                self._outbox.commit()
-                if isinstance(message, generation_pb2.GenerateManyResponse):
-                    return message
-                self._is_at_end = True
-                self._announce()
-                return None
-            wait = self._attempts.wait_after(failure)
-            if wait is None:
-                self._failure = failure
-                self._announce()
-                raise failure from None
-            await self._sleep(wait)
-            if not self._is_closed:
-                self._open()

@@ -20,20 +20,46 @@ ManyResult: TypeAlias = tuple[str, GenerationResult | ClientError]
 MAX_UNSENT = 64
 """Requests that may wait to be sent before `submit` waits, too."""
 
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+"""What is kept for another attempt; a stream that has sent more is not opened again."""
+
+_MOST_ID = 128
+
 
 class Outbox:
-    """Actions to send, kept until the first answer so that a new attempt can send them again."""
+    """Actions to send, kept until the first answer so that a new attempt can send them again.
+
+    Its memory is bounded: few wait, and not much is kept.
+    """
 
     def __init__(self) -> None:
         self._unsent: deque[generation_pb2.GenerateManyRequest] = deque()
         self._sent: list[generation_pb2.GenerateManyRequest] = []
         self._keeps_sent = True
+        self._bytes = 0  # of all in both
         self.is_closed = False
 
     @property
-    def has_room(self) -> bool:
-        """Whether a request may be added at once."""
-        return len(self._unsent) < MAX_UNSENT
+    def keeps_sent(self) -> bool:
+        """Whether a new attempt could send everything again."""
+        return self._keeps_sent
+
+    def has_room(self, *, is_served: bool) -> bool:
+        """Whether a request may be added at once.
+
+        Args:
+            is_served: Whether somebody takes actions out, or will without further ado. If not,
+                waiting could last for ever: the attempt has ended, and only reading the stream
+                makes another or tells why. So what is submitted before is kept for that.
+
+        Raises:
+            StreamError: The stream has ended, and there will be no other attempt.
+        """
+        if is_served or len(self._unsent) < MAX_UNSENT:
+            return len(self._unsent) < MAX_UNSENT
+        if self._keeps_sent and self._bytes < MAX_KEPT_BYTES:
+            return True
+        raise StreamError("the stream has ended; iterating over it tells why")
 
     def check_open(self) -> None:
         """Return if actions may be added.
@@ -52,14 +78,16 @@ class Outbox:
         """
         self.check_open()
         self._unsent.append(action)
+        self._bytes += action.ByteSize()
 
     def take(self) -> generation_pb2.GenerateManyRequest | None:
         """Return the next action to send; None if there is none now."""
         if not self._unsent:
             return None
         action = self._unsent.popleft()
-        if self._keeps_sent:
-            self._sent.append(action)
+        self._sent.append(action)
+        if not self._keeps_sent or self._bytes > MAX_KEPT_BYTES:
+            self.forget()
         return action
 
     def rewind(self) -> None:
@@ -67,9 +95,10 @@ class Outbox:
         self._unsent.extendleft(reversed(self._sent))
         self._sent.clear()
 
-    def commit(self) -> None:
-        """Forget what was sent: an answer has come, so there is no new attempt."""
+    def forget(self) -> None:
+        """Keep nothing of what was or will be sent: there is no new attempt. Repeatable."""
         self._keeps_sent = False
+        self._bytes -= sum(action.ByteSize() for action in self._sent)
         self._sent.clear()
 
 
@@ -95,6 +124,8 @@ class ManyState:
         """
         request = build_generate_request(prompt, options)
         request.request_id = request.request_id or make_request_id()
+        if len(request.request_id) > _MOST_ID:  # the server's answer would name another
+            raise ValueError(f"a request id has at most {_MOST_ID} characters")
         if request.request_id in self._collectors:
             raise ValueError(f"request id {request.request_id!r} is in use on this stream")
         self._collectors[request.request_id] = Collector(request.request_id)
@@ -118,9 +149,10 @@ class ManyState:
         collector = self._collectors.get(request_id)
         if collector is None:
             return None
-        if message.WhichOneof("event") == "failed":
+        kind = message.WhichOneof("event")
+        if kind in {"failed", "refused"}:  # none is refused for its like here: `begin` saw to that
             del self._collectors[request_id]
-            error = error_of_status(message.failed)
+            error = error_of_status(message.failed if kind == "failed" else message.refused)
             return (request_id, error), (request_id, error)
         event = parse_event(message)
         if event is None:

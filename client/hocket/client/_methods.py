@@ -5,18 +5,34 @@ The generated stubs are typed for asyncio alone; these serve blocking channels a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from hocket.client._health import parse_health_response, serialize_health_request
+from hocket.client._health import parse_health_response
 from hocket.client._types import HealthStatus
 from hocket.v1 import control_pb2, generation_pb2, model_pb2, text_pb2
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+RequestT_co = TypeVar("RequestT_co", covariant=True)
+ResponseT_contra = TypeVar("ResponseT_contra", contravariant=True)
+MulticallableT = TypeVar("MulticallableT")
+MulticallableT_co = TypeVar("MulticallableT_co", covariant=True)
 RequestMessageT = TypeVar("RequestMessageT", bound=Message)
 ResponseMessageT = TypeVar("ResponseMessageT", bound=Message)
+
+
+class CallKind(Protocol[RequestT_co, ResponseT_contra, MulticallableT_co]):
+    """One of a channel's four functions that make a method callable, such as `unary_stream`."""
+
+    def __call__(
+        self,
+        method: str,
+        *,
+        request_serializer: Callable[[RequestT_co], bytes],
+        response_deserializer: Callable[[bytes], ResponseT_contra],
+    ) -> MulticallableT_co: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +48,10 @@ class Method(Generic[RequestT, ResponseT]):
     path: str
     serialize: Callable[[RequestT], bytes]
     parse: Callable[[bytes], ResponseT]
+
+    def over(self, kind: CallKind[RequestT, ResponseT, MulticallableT]) -> MulticallableT:
+        """Make it callable over the channel that `kind` belongs to."""
+        return kind(self.path, request_serializer=self.serialize, response_deserializer=self.parse)
 
 
 def _method(
@@ -67,13 +87,13 @@ GET_MODEL = _method("ModelService/GetModel", model_pb2.GetModelRequest, model_pb
 ABORT = _method("ControlService/Abort", control_pb2.AbortRequest, control_pb2.AbortResponse)
 DRAIN = _method("ControlService/Drain", control_pb2.DrainRequest, control_pb2.DrainResponse)
 
-HEALTH_CHECK: Method[str, HealthStatus] = Method(
+HEALTH_CHECK: Method[bytes, HealthStatus] = Method(
     path="/grpc.health.v1.Health/Check",
-    serialize=serialize_health_request,
+    serialize=bytes,
     parse=parse_health_response,
 )
-HEALTH_WATCH: Method[str, HealthStatus] = Method(
+HEALTH_WATCH: Method[bytes, HealthStatus] = Method(
     path="/grpc.health.v1.Health/Watch",
-    serialize=serialize_health_request,
+    serialize=bytes,
     parse=parse_health_response,
 )

@@ -56,6 +56,7 @@ def parse_event(
                 cached_tokens=message.started.cached_tokens,
                 seed=message.started.seed,
                 model=message.started.model,
+                request_id=message.started.request_id,
             )
         case "delta":
             return Delta(

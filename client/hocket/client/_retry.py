@@ -9,8 +9,9 @@ The rules are those of gRPC's retry design (gRFC A6), in our own loop because gR
 - not if the wait would pass the call's deadline or the policy's bound;
 - not while more than half of the throttle's tokens are spent.
 
-RESOURCE_EXHAUSTED that neither names one of our reasons nor says when to come back may be a
-message over the size limit, which would fail again, and is therefore left alone.
+RESOURCE_EXHAUSTED that neither names one of our reasons, nor says when to come back, nor comes from
+a proxy that sheds load may be a message over the size limit, which would fail again, and is
+therefore left alone.
 """
 
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from hocket.client._errors import (
     ClientError,
+    Overloaded,
     ReaderTooSlow,
     ResourceExhausted,
     TransportError,
@@ -106,7 +108,7 @@ class RetryThrottle:
 
 def is_retryable(error: ClientError) -> bool:
     """Whether this failure may pass by itself, whatever the server says about when."""
-    if isinstance(error, TransportError | Unavailable):
+    if isinstance(error, TransportError | Unavailable | Overloaded):
         return True
     if isinstance(error, ReaderTooSlow) or not isinstance(error, ResourceExhausted):
         return False

@@ -9,9 +9,9 @@ of threads may use one client; each stream is read by one.
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import grpc
 
@@ -19,18 +19,20 @@ from hocket.client import _calls as calls
 from hocket.client import _methods as methods
 from hocket.client._channel import (
     ChannelOptions,
+    Connection,
+    Endpoint,
     LoadBalancing,
     Tls,
     TokenSource,
-    channel_credentials,
-    channel_options,
 )
 from hocket.client._errors import ClientError, NotFound
 from hocket.client._events import GenerationResult
+from hocket.client._health import serialize_health_request
 from hocket.client._requests import GenerationOptions, build_generate_request
 from hocket.client._retry import RetryPolicy
 from hocket.client._sync_many import SyncManyStream
-from hocket.client._sync_stream import SyncGenerationStream, error_of_rpc
+from hocket.client._sync_stream import SyncGenerationStream
+from hocket.client._sync_stream_call import SyncStreamCall, error_of_rpc
 from hocket.client._types import (
     DrainStatus,
     Granularity,
@@ -90,24 +92,21 @@ class Client:
         Raises:
             ValueError: Both `tls` and `credentials` were given.
         """
-        self._target = target
-        self._credentials = channel_credentials(tls, credentials)
-        self._options = channel_options(load_balancing=load_balancing, tls=tls, extra=options)
+        self._endpoint = Endpoint(
+            target, tls=tls, credentials=credentials, load_balancing=load_balancing, options=options
+        )
         self._settings = calls.CallSettings(
             token=token, timeout=timeout, retry=retry, clock=clock, draw=draw
         )
         self._sleep = sleep
-        self._channel: grpc.Channel | None = None
+        self._connection: Connection[grpc.Channel] | None = None
 
     def __enter__(self) -> Self:
-        if self._channel is not None:
+        if self._connection is not None:
             raise ClientError("the client is open already")
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(self._target, options=self._options)
-        else:
-            self._channel = grpc.secure_channel(
-                self._target, self._credentials, options=self._options
-            )
+        self._connection = self._endpoint.connect(
+            insecure=grpc.insecure_channel, secure=grpc.secure_channel
+        )
         return self
 
     def __exit__(
@@ -116,9 +115,10 @@ class Client:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.is_closed = True
+            connection.channel.close()
 
     @contextmanager
     def stream(
@@ -139,17 +139,15 @@ class Client:
             TypeError: There is not exactly one input, or an option is unknown.
             ValueError: A value cannot be sent.
         """
+        connection = self._open_connection()
         stream = SyncGenerationStream(
-            method=_unary_stream(self._open_channel(), methods.GENERATE),
+            method=methods.GENERATE.over(connection.channel.unary_stream),
             request=build_generate_request(prompt, options),
-            settings=self._settings,
-            timeout=timeout,
+            state=self._settings.stream(connection, timeout),
             sleep=self._sleep,
         )
-        try:
+        with closing(stream):
             yield stream
-        finally:
-            stream.close()
 
     def generate(
         self,
@@ -171,21 +169,14 @@ class Client:
         timeout: float | None = None,
     ) -> Iterator[SyncManyStream]:
         """Write many texts over one stream. Leaving the block cancels those in progress."""
-        channel = self._open_channel()
+        connection = self._open_connection()
         stream = SyncManyStream(
-            method=channel.stream_stream(
-                methods.GENERATE_MANY.path,
-                request_serializer=methods.GENERATE_MANY.serialize,
-                response_deserializer=methods.GENERATE_MANY.parse,
-            ),
-            settings=self._settings,
-            timeout=timeout,
+            method=methods.GENERATE_MANY.over(connection.channel.stream_stream),
+            state=self._settings.stream(connection, timeout),
             sleep=self._sleep,
         )
-        try:
+        with closing(stream):
             yield stream
-        finally:
-            stream.close()
 
     def tokenize(
         self,
@@ -248,20 +239,20 @@ class Client:
 
         Never retried; the iteration ends or raises when the server leaves.
         """
-        call = _unary_stream(self._open_channel(), methods.HEALTH_WATCH)(
-            service, metadata=self._settings.metadata()
+        connection = self._open_connection()
+        state = self._settings.watch(connection)
+        request = serialize_health_request(service)
+        method = methods.HEALTH_WATCH.over(connection.channel.unary_stream)
+        call = SyncStreamCall[HealthStatus](
+            start=lambda: method(request, **state.arguments()), state=state, sleep=self._sleep
         )
 
         def statuses() -> Iterator[HealthStatus]:
-            try:
-                yield from call
-            except grpc.RpcError as error:
-                raise error_of_rpc(error) from None
+            while (status := call.read()) is not None:
+                yield status
 
-        try:
+        with closing(call):
             yield statuses()
-        finally:
-            call.cancel()
 
     def abort(self, request_id: str) -> bool:
         """End a generation of any caller; whether it was in progress. For operators."""
@@ -272,13 +263,11 @@ class Client:
         return self._call(calls.drain())
 
     def _call(self, call: calls.UnaryCall[ResultT]) -> ResultT:
-        attempts = self._settings.attempts(None)
+        connection = self._open_connection()
+        method = call.method.over(connection.channel.unary_unary)
+        attempts = self._settings.attempts()
         while True:
-            method = self._open_channel().unary_unary(
-                call.method.path,
-                request_serializer=call.method.serialize,
-                response_deserializer=call.method.parse,
-            )
+            connection.check_open()
             try:
                 response = method(
                     call.request,
@@ -287,23 +276,20 @@ class Client:
                 )
             except grpc.RpcError as error:
                 failure = error_of_rpc(error)
+            except ValueError:
+                connection.check_open()  # gRPC's word for a channel that was closed meanwhile
+                raise
             else:
                 attempts.begin()
                 return call.convert(response)
+            # Leaving the client in another thread looks like a failure to this one.
+            connection.check_open()
             wait = attempts.wait_after(failure)
             if wait is None:
                 raise failure from None
             self._sleep(wait)
 
-    def _open_channel(self) -> grpc.Channel:
-        if self._channel is None:
+    def _open_connection(self) -> Connection[grpc.Channel]:
+        if self._connection is None:
             raise ClientError("the client is not open; use it as `with Client(...)`")
-        return self._channel
-
-
-def _unary_stream(
-    channel: grpc.Channel, method: methods.Method[Any, ResultT]
-) -> "grpc.UnaryStreamMultiCallable[Any, ResultT]":
-    return channel.unary_stream(
-        method.path, request_serializer=method.serialize, response_deserializer=method.parse
-    )
+        return self._connection

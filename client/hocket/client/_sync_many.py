@@ -6,16 +6,21 @@ condition guards the state between them.
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import grpc
-
-from hocket.client._calls import CallSettings
-from hocket.client._errors import ClientError, StreamError
 from hocket.client._many_state import ManyEvent, ManyResult, ManyState, Outbox
 from hocket.client._requests import GenerationOptions
-from hocket.client._sync_stream import error_of_rpc
+from hocket.client._stream_state import StreamState
+from hocket.client._sync_stream_call import ReadableCall, SyncStreamCall
 from hocket.v1 import generation_pb2
+
+if TYPE_CHECKING:
+    import grpc
+
+    # At run time gRPC's blocking classes take no parameters.
+    ManyMulticallable = grpc.StreamStreamMultiCallable[
+        generation_pb2.GenerateManyRequest, generation_pb2.GenerateManyResponse
+    ]
 
 
 class SyncManyStream:
@@ -27,38 +32,35 @@ class SyncManyStream:
     def __init__(
         self,
         *,
-        method: Callable[..., Any],
-        settings: CallSettings,
-        timeout: float | None,
+        method: "ManyMulticallable",
+        state: StreamState,
         sleep: Callable[[float], object],
     ) -> None:
         self._method = method
-        self._settings = settings
-        self._sleep = sleep
-        self._attempts = settings.attempts(timeout)
-        self._state = ManyState()
+        self._state = state
+        self._requests = ManyState()
         self._outbox = Outbox()
         self._changed = threading.Condition()
-        self._is_closed = False
-        self._is_at_end = False
-        self._failure: ClientError | None = None
-        self._open()
+        self._is_reading = False
+        self._call = SyncStreamCall[generation_pb2.GenerateManyResponse](
+            start=self._start, state=state, sleep=sleep
+        )
 
     @property
     def in_progress(self) -> frozenset[str]:
         """Ids of the requests that have neither finished nor failed."""
         with self._changed:
-            return self._state.in_progress
+            return self._requests.in_progress
 
     def submit(self, prompt: str | None = None, **options: Unpack[GenerationOptions]) -> str:
         """Start one more generation and return its id; see `ManyStream.submit`."""
         with self._changed:
-            self._check_open()
-            while not self._outbox.has_room:
+            self._state.check_unfinished()
+            while not self._outbox.has_room(is_served=self._is_reading or not self._call.is_over):
                 self._changed.wait()
-                self._check_open()
+                self._state.check_unfinished()
             self._outbox.check_open()
-            action = self._state.begin(prompt, options)
+            action = self._requests.begin(prompt, options)
             self._outbox.put(action)
             self._changed.notify_all()
         return action.generate.request_id
@@ -66,7 +68,7 @@ class SyncManyStream:
     def cancel(self, request_id: str) -> None:
         """End one generation; see `ManyStream.cancel`."""
         with self._changed:
-            action = self._state.cancel(request_id)
+            action = self._requests.cancel(request_id)
             if action is not None:
                 self._outbox.put(action)
                 self._changed.notify_all()
@@ -100,36 +102,53 @@ class SyncManyStream:
     def close(self) -> None:
         """Cancel all that is in progress. Repeatable; done by leaving the block."""
         with self._changed:
-            self._is_closed = True
             self._outbox.is_closed = True
+        self._call.close()
+        self._end_attempt()
+
+    def _next(self) -> tuple[ManyEvent, ManyResult | None]:
+        while (message := self._read()) is not None:
+            with self._changed:
+                taken = self._requests.take(message)
+            if taken is not None:
+                return taken
+        with self._changed:
+            self._requests.check_ended()
+        raise StopIteration
+
+    def _read(self) -> generation_pb2.GenerateManyResponse | None:
+        with self._changed:
+            self._is_reading = True
+        try:
+            message = self._call.read()
+        finally:
+            with self._changed:
+                self._is_reading = False
+            if self._call.is_over:
+                self._end_attempt()
+        with self._changed:
+            self._outbox.forget()
+        return message
+
+    def _start(self) -> ReadableCall[generation_pb2.GenerateManyResponse]:
+        with self._changed:
+            self._end_attempt()
+            self._outbox.rewind()
+            actions = self._actions(self._attempt)
+        call = self._method(actions, **self._state.arguments())
+        # Who waits for room hears of an end that nobody reads; or looks for itself, if it was.
+        call.add_callback(self._announce)
+        return call
+
+    def _end_attempt(self) -> None:
+        with self._changed:
             # An attempt that is over takes nothing more, so gRPC's sending thread ends.
             self._attempt = object()
             self._changed.notify_all()
-        self._call.cancel()
 
-    def _next(self) -> tuple[ManyEvent, ManyResult | None]:
-        while True:
-            message = self._read()
-            with self._changed:
-                if message is None:
-                    self._state.check_ended()
-                    raise StopIteration
-                taken = self._state.take(message)
-            if taken is not None:
-                return taken
-
-    def _open(self) -> None:
+    def _announce(self) -> None:
         with self._changed:
-            self._outbox.rewind()
-            self._attempt = object()
             self._changed.notify_all()
-        self._call = self._method(
-            self._actions(self._attempt),
-            timeout=self._attempts.remaining_seconds(),
-            metadata=self._settings.metadata(),
-        )
-        if self._is_closed:  # by another thread, meanwhile
-            self._call.cancel()
 
     def _actions(self, attempt: object) -> Iterator[generation_pb2.GenerateManyRequest]:
         """Yield what one attempt sends; an attempt that is over takes nothing more."""
@@ -141,49 +160,9 @@ class SyncManyStream:
                     if action is not None or self._outbox.is_closed:
                         break
                     self._changed.wait()
+                if not self._outbox.keeps_sent:
+                    self._state.forgo_repeats()
                 self._changed.notify_all()
             if action is None:
                 return
             yield action
-
-    def _end_attempt(self) -> None:
-        with self._changed:
-            self._attempt = object()
-            self._changed.notify_all()
-
-    def _check_open(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._is_closed or self._is_at_end:
-            raise StreamError("the stream is closed")
-
-    def _read(self) -> generation_pb2.GenerateManyResponse | None:
-        """Return the next message, opening the stream again as needed; None at the end."""
-        while True:
-            if self._is_at_end:
-                return None
-            self._check_open()
-            try:
-                message: generation_pb2.GenerateManyResponse = next(self._call)
-            except StopIteration:
-                self._attempts.begin()
-                self._is_at_end = True
-                self._end_attempt()
-                return None
-            except grpc.RpcError as error:
-                if self._is_closed:
-                    raise StreamError("the stream is closed") from None
-                failure = error_of_rpc(error)
-            else:
-                self._attempts.begin()
-                with self._changed:
-                    self._outbox.commit()
-                return message
-            wait = self._attempts.wait_after(failure)
-            if wait is None:
-                self._failure = failure
-                self._end_attempt()
-                raise failure from None
-            self._sleep(wait)
-            if not self._is_closed:
-                self._open()

@@ -25,7 +25,9 @@ class AbortRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Id of the request; must be given."""
+    """Id of the request; must be given. `Started` tells it where the server made
+    it.
+    """
     def __init__(
         self,
         *,

@@ -31,13 +31,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PROMPT_EMPTY: _ErrorReason.ValueType  # 2
     """The input holds no token. `INVALID_ARGUMENT`."""
     ERROR_REASON_PROMPT_TOO_LONG: _ErrorReason.ValueType  # 3
-    """The input does not fit the context of the model. `INVALID_ARGUMENT`; the
-    metadata of the `ErrorInfo` holds `prompt_tokens` and `max_prompt_tokens`.
+    """The input does not fit the context of the model. `INVALID_ARGUMENT`, with
+    all that else is wrong in `google.rpc.BadRequest`; the metadata of the
+    `ErrorInfo` holds `prompt_tokens` and `max_prompt_tokens`.
     """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 4
     """No such model is served here. `NOT_FOUND`, with `google.rpc.ResourceInfo`."""
     ERROR_REASON_REQUEST_ID_IN_USE: _ErrorReason.ValueType  # 5
-    """A running request of the same caller has this id. `ALREADY_EXISTS`."""
+    """A request in progress has this id, whoever sent it. `ALREADY_EXISTS`."""
     ERROR_REASON_FEATURE_DISABLED: _ErrorReason.ValueType  # 6
     """This server does not offer the operation. `UNIMPLEMENTED`; do not retry."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 7
@@ -46,12 +47,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The credential is good but not for this operation. `PERMISSION_DENIED`."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 9
     """No room to run or to wait. `RESOURCE_EXHAUSTED`, with
-    `google.rpc.RetryInfo` estimated from the rate at which work leaves. The
-    metadata's `scope` is `server` or `connection`.
+    `google.rpc.RetryInfo` estimated from the rate at which work leaves, unless
+    there never is so much room. The metadata's `scope` is `server` or
+    `connection`.
     """
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 10
     """The caller read so slowly that the text written for it passed the bound on
-    what the server holds. `RESOURCE_EXHAUSTED`; do not retry unchanged.
+    what the server holds, or that a message waited for too long.
+    `RESOURCE_EXHAUSTED`; do not retry unchanged.
     """
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 11
     """The server is leaving. `UNAVAILABLE`, with `google.rpc.RetryInfo`; another
@@ -91,13 +94,14 @@ ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 1
 ERROR_REASON_PROMPT_EMPTY: ErrorReason.ValueType  # 2
 """The input holds no token. `INVALID_ARGUMENT`."""
 ERROR_REASON_PROMPT_TOO_LONG: ErrorReason.ValueType  # 3
-"""The input does not fit the context of the model. `INVALID_ARGUMENT`; the
-metadata of the `ErrorInfo` holds `prompt_tokens` and `max_prompt_tokens`.
+"""The input does not fit the context of the model. `INVALID_ARGUMENT`, with
+all that else is wrong in `google.rpc.BadRequest`; the metadata of the
+`ErrorInfo` holds `prompt_tokens` and `max_prompt_tokens`.
 """
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 4
 """No such model is served here. `NOT_FOUND`, with `google.rpc.ResourceInfo`."""
 ERROR_REASON_REQUEST_ID_IN_USE: ErrorReason.ValueType  # 5
-"""A running request of the same caller has this id. `ALREADY_EXISTS`."""
+"""A request in progress has this id, whoever sent it. `ALREADY_EXISTS`."""
 ERROR_REASON_FEATURE_DISABLED: ErrorReason.ValueType  # 6
 """This server does not offer the operation. `UNIMPLEMENTED`; do not retry."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 7
@@ -106,12 +110,14 @@ ERROR_REASON_OPERATION_FORBIDDEN: ErrorReason.ValueType  # 8
 """The credential is good but not for this operation. `PERMISSION_DENIED`."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 9
 """No room to run or to wait. `RESOURCE_EXHAUSTED`, with
-`google.rpc.RetryInfo` estimated from the rate at which work leaves. The
-metadata's `scope` is `server` or `connection`.
+`google.rpc.RetryInfo` estimated from the rate at which work leaves, unless
+there never is so much room. The metadata's `scope` is `server` or
+`connection`.
 """
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 10
 """The caller read so slowly that the text written for it passed the bound on
-what the server holds. `RESOURCE_EXHAUSTED`; do not retry unchanged.
+what the server holds, or that a message waited for too long.
+`RESOURCE_EXHAUSTED`; do not retry unchanged.
 """
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 11
 """The server is leaving. `UNAVAILABLE`, with `google.rpc.RetryInfo`; another

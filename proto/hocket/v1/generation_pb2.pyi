@@ -47,8 +47,9 @@ class GenerateRequest(_message.Message):
     model: _builtins.str
     """Name of a served model; empty means the server's default."""
     prompt: _builtins.str
-    """Text, continued as it is. Special-token texts in it are ordinary text
-    unless `parse_special_tokens` is set.
+    """Text, continued as it is, behind the model's begin-of-text token where it
+    has one. Special-token texts in it are ordinary text unless
+    `parse_special_tokens` is set.
     """
     parse_special_tokens: _builtins.bool
     """Reads special-token texts in `prompt` as those tokens. Default false."""
@@ -80,8 +81,8 @@ class GenerateRequest(_message.Message):
     def time_budget(self) -> _duration_pb2.Duration:
         """Most time to spend, counted from arrival. A text still being written then
         ends with `FINISH_REASON_TIME_BUDGET`; one that has not begun fails with
-        `QUEUE_TIMEOUT`. Above 0; default none. The call's own deadline always
-        holds as well.
+        `QUEUE_TIMEOUT`. Above 0, up to 315,576,000,000 seconds; default none. The
+        call's own deadline always holds as well.
         """
 
     def __init__(
@@ -92,21 +93,25 @@ class GenerateRequest(_message.Message):
         prompt: _builtins.str = ...,
         chat: Global___ChatInput | None = ...,
         tokens: Global___TokenInput | None = ...,
-        parse_special_tokens: _builtins.bool = ...,
+        parse_special_tokens: _builtins.bool | None = ...,
         sampling: _options_pb2.SamplingOptions | None = ...,
         stopping: _options_pb2.StoppingOptions | None = ...,
         output: _options_pb2.OutputOptions | None = ...,
         priority: _builtins.int | None = ...,
         time_budget: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "chat", b"chat", "input", b"input", "output", b"output", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "chat", b"chat", "input", b"input", "model", b"model", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "model", b"model", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__parse_special_tokens: _TypeAlias = _typing.Literal["parse_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__parse_special_tokens: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["prompt", "chat", "tokens"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parse_special_tokens) -> _WhichOneofReturnType__parse_special_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
@@ -275,8 +280,9 @@ Global___GenerateManyRequest: _TypeAlias = GenerateManyRequest  # noqa: Y015
 @_typing.final
 class CancelGeneration(_message.Message):
     """Ends a generation of the same stream. Its last event is `finished` with
-    `FINISH_REASON_CANCELLED`, unless it ended before. An unknown id is ignored,
-    since the generation may just have ended.
+    `FINISH_REASON_CANCELLED`, unless it ended or failed before. An unknown id is
+    ignored, since the generation may just have ended. It is read even while
+    further generations of the stream wait for room.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -309,8 +315,9 @@ class GenerateManyResponse(_message.Message):
     SENTENCE_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that this event belongs to."""
+    """The request that this event belongs to; for `refused`, see there."""
     @_builtins.property
     def started(self) -> Global___Started:
         """The request left the queue and runs."""
@@ -333,6 +340,15 @@ class GenerateManyResponse(_message.Message):
         with. The request's last event.
         """
 
+    @_builtins.property
+    def refused(self) -> _status_pb2.Status:
+        """A `generate` was refused because of its id, and nothing came of it: the id
+        is malformed or missing, or a request of this stream that has it is still
+        in progress. That one, if there is one, goes on: this is no event of its.
+        `request_id` repeats the refused id, cut to 128 characters. A caller who
+        never uses an id twice at a time may take this as the request's only event.
+        """
+
     def __init__(
         self,
         *,
@@ -342,12 +358,13 @@ class GenerateManyResponse(_message.Message):
         sentence: Global___Sentence | None = ...,
         finished: Global___Finished | None = ...,
         failed: _status_pb2.Status | None = ...,
+        refused: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "sentence", b"sentence", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "refused", b"refused", "sentence", b"sentence", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "request_id", b"request_id", "sentence", b"sentence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "refused", b"refused", "request_id", b"request_id", "sentence", b"sentence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "sentence", "finished", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "sentence", "finished", "failed", "refused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -363,6 +380,7 @@ class Started(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the input."""
     cached_tokens: _builtins.int
@@ -371,6 +389,8 @@ class Started(_message.Message):
     """The seed that repeats this text."""
     model: _builtins.str
     """The model that writes."""
+    request_id: _builtins.str
+    """The id of the request, given or made by the server."""
     def __init__(
         self,
         *,
@@ -378,10 +398,11 @@ class Started(_message.Message):
         cached_tokens: _builtins.int = ...,
         seed: _builtins.int = ...,
         model: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

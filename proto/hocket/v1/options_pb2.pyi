@@ -35,7 +35,9 @@ class _GranularityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Granulari
     GRANULARITY_PARAGRAPH: _Granularity.ValueType  # 3
     """`Sentence` events that hold whole paragraphs."""
     GRANULARITY_FULL: _Granularity.ValueType  # 4
-    """One `Delta` with all the text, before `Finished`."""
+    """One `Delta` with all the text, before `Finished`. Refused where so many
+    tokens as `max_tokens` might not fit into a message.
+    """
 
 class Granularity(_Granularity, metaclass=_GranularityEnumTypeWrapper):
     """In which pieces the text arrives. Joined, the pieces of any granularity are
@@ -51,7 +53,9 @@ GRANULARITY_SENTENCE: Granularity.ValueType  # 2
 GRANULARITY_PARAGRAPH: Granularity.ValueType  # 3
 """`Sentence` events that hold whole paragraphs."""
 GRANULARITY_FULL: Granularity.ValueType  # 4
-"""One `Delta` with all the text, before `Finished`."""
+"""One `Delta` with all the text, before `Finished`. Refused where so many
+tokens as `max_tokens` might not fit into a message.
+"""
 Global___Granularity: _TypeAlias = Granularity  # noqa: Y015
 
 class _SentenceMode:
@@ -327,11 +331,12 @@ class StoppingOptions(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Most tokens to write. From 1 to the model's limit; default 512, or what
-    the prompt leaves of the context if that is less.
+    the prompt leaves of the context if that is less, or `min_tokens` if that
+    is more.
     """
     min_tokens: _builtins.int
     """Ends by end-of-text or stop token are barred before this many tokens.
-    0 to `max_tokens`, default 0.
+    0 to `max_tokens` if that is set, else to the model's limit; default 0.
     """
     ignore_eos: _builtins.bool
     """Writes on past the model's own end-of-text tokens. Default false."""
@@ -394,11 +399,13 @@ class OutputOptions(_message.Message):
     """
     logprobs: _builtins.int
     """Reports each written token's log probability, and those of this many
-    likeliest tokens beside it. 0 to 20; unset reports none.
+    likeliest tokens beside it. 0 to 20; unset reports none. Refused where those
+    of `max_tokens` tokens might not fit into a message, except for
+    `GRANULARITY_TOKEN`.
     """
     prompt_logprobs: _builtins.int
     """The same for the tokens of the prompt, in `Finished`. 0 to 20; unset
-    reports none.
+    reports none. Refused where they might not fit into a message.
     """
     @_builtins.property
     def sentences(self) -> Global___SentenceOptions:

@@ -22,36 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from hocket.v1 import generation_pb2 as hocket_dot_v1_dot_generation__pb2
 from hocket.v1 import options_pb2 as hocket_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hocket/v1/text.proto\x12\thocket.v1\x1a\x17hocket/v1/options.proto\"h\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\x12\x1c\n\x14parse_special_tokens\x18\x04 \x01(\x08\"4\n\x10TokenizeResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Token\"9\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nstart_byte\x18\x02 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x03 \x01(\x04\"R\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x1b\n\x13keep_special_tokens\x18\x03 \x01(\x08\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"N\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\"f\n\x15SplitSentencesRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.hocket.v1.SentenceOptions\x12\x12\n\nparagraphs\x18\x03 \x01(\x08\"P\n\x16SplitSentencesResponse\x12$\n\x06ranges\x18\x01 \x03(\x0b\x32\x14.hocket.v1.TextRange\x12\x10\n\x08language\x18\x02 \x01(\t\"U\n\tTextRange\x12\x12\n\nstart_byte\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.hocket.v1.PieceKind2\xc2\x02\n\x0bTextService\x12\x43\n\x08Tokenize\x12\x1a.hocket.v1.TokenizeRequest\x1a\x1b.hocket.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.hocket.v1.DetokenizeRequest\x1a\x1d.hocket.v1.DetokenizeResponse\x12L\n\x0b\x43ountTokens\x12\x1d.hocket.v1.CountTokensRequest\x1a\x1e.hocket.v1.CountTokensResponse\x12U\n\x0eSplitSentences\x12 .hocket.v1.SplitSentencesRequest\x1a!.hocket.v1.SplitSentencesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hocket/v1/text.proto\x12\thocket.v1\x1a\x1ahocket/v1/generation.proto\x1a\x17hocket/v1/options.proto\"\xa2\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"4\n\x10TokenizeResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Token\"9\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nstart_byte\x18\x02 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x03 \x01(\x04\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13keep_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_keep_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xca\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x14.hocket.v1.ChatInputB\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\"z\n\x15SplitSentencesRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.hocket.v1.SentenceOptions\x12\x17\n\nparagraphs\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_paragraphs\"P\n\x16SplitSentencesResponse\x12$\n\x06ranges\x18\x01 \x03(\x0b\x32\x14.hocket.v1.TextRange\x12\x10\n\x08language\x18\x02 \x01(\t\"U\n\tTextRange\x12\x12\n\nstart_byte\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.hocket.v1.PieceKind2\xc2\x02\n\x0bTextService\x12\x43\n\x08Tokenize\x12\x1a.hocket.v1.TokenizeRequest\x1a\x1b.hocket.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.hocket.v1.DetokenizeRequest\x1a\x1d.hocket.v1.DetokenizeResponse\x12L\n\x0b\x43ountTokens\x12\x1d.hocket.v1.CountTokensRequest\x1a\x1e.hocket.v1.CountTokensResponse\x12U\n\x0eSplitSentences\x12 .hocket.v1.SplitSentencesRequest\x1a!.hocket.v1.SplitSentencesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hocket.v1.text_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENIZEREQUEST']._serialized_start=60
-  _globals['_TOKENIZEREQUEST']._serialized_end=164
-  _globals['_TOKENIZERESPONSE']._serialized_start=166
-  _globals['_TOKENIZERESPONSE']._serialized_end=218
-  _globals['_TOKEN']._serialized_start=220
-  _globals['_TOKEN']._serialized_end=277
-  _globals['_DETOKENIZEREQUEST']._serialized_start=279
-  _globals['_DETOKENIZEREQUEST']._serialized_end=361
-  _globals['_DETOKENIZERESPONSE']._serialized_start=363
-  _globals['_DETOKENIZERESPONSE']._serialized_end=397
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=399
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=477
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=479
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=516
-  _globals['_SPLITSENTENCESREQUEST']._serialized_start=518
-  _globals['_SPLITSENTENCESREQUEST']._serialized_end=620
-  _globals['_SPLITSENTENCESRESPONSE']._serialized_start=622
-  _globals['_SPLITSENTENCESRESPONSE']._serialized_end=702
-  _globals['_TEXTRANGE']._serialized_start=704
-  _globals['_TEXTRANGE']._serialized_end=789
-  _globals['_TEXTSERVICE']._serialized_start=792
-  _globals['_TEXTSERVICE']._serialized_end=1114
+  _globals['_TOKENIZEREQUEST']._serialized_start=89
+  _globals['_TOKENIZEREQUEST']._serialized_end=251
+  _globals['_TOKENIZERESPONSE']._serialized_start=253
+  _globals['_TOKENIZERESPONSE']._serialized_end=305
+  _globals['_TOKEN']._serialized_start=307
+  _globals['_TOKEN']._serialized_end=364
+  _globals['_DETOKENIZEREQUEST']._serialized_start=366
+  _globals['_DETOKENIZEREQUEST']._serialized_end=477
+  _globals['_DETOKENIZERESPONSE']._serialized_start=479
+  _globals['_DETOKENIZERESPONSE']._serialized_end=513
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=516
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=718
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=720
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=757
+  _globals['_SPLITSENTENCESREQUEST']._serialized_start=759
+  _globals['_SPLITSENTENCESREQUEST']._serialized_end=881
+  _globals['_SPLITSENTENCESRESPONSE']._serialized_start=883
+  _globals['_SPLITSENTENCESRESPONSE']._serialized_end=963
+  _globals['_TEXTRANGE']._serialized_start=965
+  _globals['_TEXTRANGE']._serialized_end=1050
+  _globals['_TEXTSERVICE']._serialized_start=1053
+  _globals['_TEXTSERVICE']._serialized_end=1375
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from hocket.v1 import generation_pb2 as _generation_pb2
 from hocket.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
@@ -32,7 +33,10 @@ class TokenizeRequest(_message.Message):
     model: _builtins.str
     """Name of a served model; empty means the server's default."""
     text: _builtins.str
-    """The text. At most the server's message limit."""
+    """The text. At most a 16th of the server's message limit in bytes, since each
+    may become a token of the answer: 256 KiB unless the server was told
+    otherwise.
+    """
     add_special_tokens: _builtins.bool
     """Puts the model's begin-of-text token in front, where it has one. Default
     false.
@@ -44,14 +48,21 @@ class TokenizeRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         text: _builtins.str = ...,
-        add_special_tokens: _builtins.bool = ...,
-        parse_special_tokens: _builtins.bool = ...,
+        add_special_tokens: _builtins.bool | None = ...,
+        parse_special_tokens: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_parse_special_tokens", b"_parse_special_tokens", "add_special_tokens", b"add_special_tokens", "parse_special_tokens", b"parse_special_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_special_tokens", b"add_special_tokens", "model", b"model", "parse_special_tokens", b"parse_special_tokens", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_parse_special_tokens", b"_parse_special_tokens", "add_special_tokens", b"add_special_tokens", "model", b"model", "parse_special_tokens", b"parse_special_tokens", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__parse_special_tokens: _TypeAlias = _typing.Literal["parse_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__parse_special_tokens: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__add_special_tokens) -> _WhichOneofReturnType__add_special_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parse_special_tokens) -> _WhichOneofReturnType__parse_special_tokens | None: ...
 
 Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
 
@@ -126,20 +137,24 @@ class DetokenizeRequest(_message.Message):
     """Writes special tokens out as text. Default false leaves them away."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Each below the vocabulary's size; at most 1,048,576."""
+        """Each below the vocabulary's size; at most 1,048,576, and no more than have
+        a text within the server's message limit.
+        """
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
-        keep_special_tokens: _builtins.bool = ...,
+        keep_special_tokens: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_special_tokens", b"_keep_special_tokens", "keep_special_tokens", b"keep_special_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_special_tokens", b"keep_special_tokens", "model", b"model", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_special_tokens", b"_keep_special_tokens", "keep_special_tokens", b"keep_special_tokens", "model", b"model", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__keep_special_tokens: _TypeAlias = _typing.Literal["keep_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__keep_special_tokens: _TypeAlias = _typing.Literal["_keep_special_tokens", b"_keep_special_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_special_tokens) -> _WhichOneofReturnType__keep_special_tokens | None: ...
 
 Global___DetokenizeRequest: _TypeAlias = DetokenizeRequest  # noqa: Y015
 
@@ -174,28 +189,47 @@ class CountTokensRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    PARSE_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a served model; empty means the server's default."""
     add_special_tokens: _builtins.bool
-    """Puts the model's begin-of-text token in front, where it has one. Default
-    false.
+    """Puts the model's begin-of-text token in front of each text, where it has
+    one, as it is in front of a `prompt`. Default false.
     """
+    parse_special_tokens: _builtins.bool
+    """Reads special-token texts in `texts` as those tokens. Default false."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts to count, each on its own; at most 1,024."""
+        """Texts to count, each on its own; at most 1,024, of 1,048,576 bytes each."""
+
+    @_builtins.property
+    def chat(self) -> _generation_pb2.ChatInput:
+        """A conversation to count, put into the form that the model was trained on;
+        at most 1,048,576 characters.
+        """
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
-        add_special_tokens: _builtins.bool = ...,
+        add_special_tokens: _builtins.bool | None = ...,
+        parse_special_tokens: _builtins.bool | None = ...,
+        chat: _generation_pb2.ChatInput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_parse_special_tokens", b"_parse_special_tokens", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "parse_special_tokens", b"parse_special_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_special_tokens", b"add_special_tokens", "model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_parse_special_tokens", b"_parse_special_tokens", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "model", b"model", "parse_special_tokens", b"parse_special_tokens", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__parse_special_tokens: _TypeAlias = _typing.Literal["parse_special_tokens"]  # noqa: Y015
+    _WhichOneofArgType__parse_special_tokens: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__add_special_tokens) -> _WhichOneofReturnType__add_special_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parse_special_tokens) -> _WhichOneofReturnType__parse_special_tokens | None: ...
 
 Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
 
@@ -208,7 +242,7 @@ class CountTokensResponse(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """In the order of the texts."""
+        """In the order of the texts; last that of `chat`, if it was set."""
 
     def __init__(
         self,
@@ -233,9 +267,11 @@ class SplitSentencesRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     PARAGRAPHS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text. At most the server's message limit."""
+    """The text. At most a seventh of the server's message limit in bytes, so that
+    any answer fits into it: 585 KiB unless the server was told otherwise.
+    """
     paragraphs: _builtins.bool
-    """Cuts at paragraphs instead."""
+    """Cuts at paragraphs instead. Default false."""
     @_builtins.property
     def options(self) -> _options_pb2.SentenceOptions:
         """How it is cut."""
@@ -245,13 +281,15 @@ class SplitSentencesRequest(_message.Message):
         *,
         text: _builtins.str = ...,
         options: _options_pb2.SentenceOptions | None = ...,
-        paragraphs: _builtins.bool = ...,
+        paragraphs: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_paragraphs", b"_paragraphs", "options", b"options", "paragraphs", b"paragraphs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "paragraphs", b"paragraphs", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_paragraphs", b"_paragraphs", "options", b"options", "paragraphs", b"paragraphs", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__paragraphs: _TypeAlias = _typing.Literal["paragraphs"]  # noqa: Y015
+    _WhichOneofArgType__paragraphs: _TypeAlias = _typing.Literal["_paragraphs", b"_paragraphs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paragraphs) -> _WhichOneofReturnType__paragraphs | None: ...
 
 Global___SplitSentencesRequest: _TypeAlias = SplitSentencesRequest  # noqa: Y015
 

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class TextServiceStub(object):
     """Works on text with a model's tokenizer, or with none.
+
+    Requests are admitted by their size, apart from generations: no generation
+    waits for one of these. What could not be answered in one message is refused
+    with `FIELD_INVALID`.
     """
 
     def __init__(self, channel):
@@ -59,6 +63,10 @@ class TextServiceStub(object):
 
 class TextServiceServicer(object):
     """Works on text with a model's tokenizer, or with none.
+
+    Requests are admitted by their size, apart from generations: no generation
+    waits for one of these. What could not be answered in one message is refused
+    with `FIELD_INVALID`.
     """
 
     def Tokenize(self, request, context):
@@ -76,7 +84,7 @@ class TextServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CountTokens(self, request, context):
-        """Counts the tokens of a text or conversation.
+        """Counts the tokens of texts and of a conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +130,10 @@ def add_TextServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TextService(object):
     """Works on text with a model's tokenizer, or with none.
+
+    Requests are admitted by their size, apart from generations: no generation
+    waits for one of these. What could not be answered in one message is refused
+    with `FIELD_INVALID`.
     """
 
     @staticmethod

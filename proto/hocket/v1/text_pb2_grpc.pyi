@@ -13,7 +13,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TextServiceStub:
-    """Works on text with a model's tokenizer, or with none."""
+    """Works on text with a model's tokenizer, or with none.
+
+    Requests are admitted by their size, apart from generations: no generation
+    waits for one of these. What could not be answered in one message is refused
+    with `FIELD_INVALID`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Tokenize: _aio.UnaryUnaryMultiCallable[_text_pb2.TokenizeRequest, _text_pb2.TokenizeResponse]
@@ -21,12 +26,17 @@ class TextServiceStub:
     Detokenize: _aio.UnaryUnaryMultiCallable[_text_pb2.DetokenizeRequest, _text_pb2.DetokenizeResponse]
     """Turns token ids into text."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_text_pb2.CountTokensRequest, _text_pb2.CountTokensResponse]
-    """Counts the tokens of a text or conversation."""
+    """Counts the tokens of texts and of a conversation."""
     SplitSentences: _aio.UnaryUnaryMultiCallable[_text_pb2.SplitSentencesRequest, _text_pb2.SplitSentencesResponse]
     """Cuts text into sentences, with the very splitter that generation uses."""
 
 class TextServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Works on text with a model's tokenizer, or with none."""
+    """Works on text with a model's tokenizer, or with none.
+
+    Requests are admitted by their size, apart from generations: no generation
+    waits for one of these. What could not be answered in one message is refused
+    with `FIELD_INVALID`.
+    """
 
     @_abc_1.abstractmethod
     def Tokenize(
@@ -50,7 +60,7 @@ class TextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _text_pb2.CountTokensRequest,
         context: _aio.ServicerContext[_text_pb2.CountTokensRequest, _abc.Awaitable[_text_pb2.CountTokensResponse]],
     ) -> _abc.Awaitable[_text_pb2.CountTokensResponse]:
-        """Counts the tokens of a text or conversation."""
+        """Counts the tokens of texts and of a conversation."""
 
     @_abc_1.abstractmethod
     def SplitSentences(

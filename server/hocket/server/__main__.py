@@ -7,6 +7,7 @@ the arguments were understood.
 import argparse
 import asyncio
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 _USAGE = 2  # the exit code of a command that was not understood
 _SIGNALLED = 128  # added to the number of the signal that ended a process
 
-_NEEDED = ("numpy", "pydantic", "prometheus_client", "structlog", "tokenizers", "torch")
+_NEEDED = (
+    "grpc_health", "grpc_reflection", "grpc_status", "numpy", "prometheus_client", "pydantic",
+    "structlog", "tokenizers", "torch",
+)  # fmt: skip
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -55,6 +59,8 @@ def serve(argv: Sequence[str]) -> int:
     except StartupError as error:
         return _complain(str(error), error.exit_code)
     if arguments.print_config:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
         sys.stdout.write(render_toml(effective))
         return 0
     return _run(effective, ready_file=arguments.ready_file, is_quiet=arguments.quiet)

@@ -5,6 +5,7 @@ engine's scheduler, which knows priorities and deadlines. A refusal says when to
 estimated from the rate at which places have really been given back.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from hocket.server.errors import Overloaded
 
 _LEAST_WAIT, _MOST_WAIT = 0.05, 30.0  # seconds
 _UNKNOWN_WAIT = 1.0  # before anybody has left
-_MEMORY_SECONDS = 10.0  # how long the rate remembers
+_NEVER = -1.0  # for what is larger than the whole house
+_MEMORY_SECONDS = 10.0  # over how long the rate is a mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +103,16 @@ class Admission:
     """The door."""
 
     def __init__(
-        self, config: AdmissionConfig, clock: Callable[[], float] = time.monotonic
+        self,
+        config: AdmissionConfig,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        noun: str = "requests in progress",
     ) -> None:
+        """Open it; `noun` is what its places are called in a refusal."""
         self._config = config
         self._clock = clock
+        self._noun = noun
         self._all = _Semaphore(config.max_running + config.max_waiting)
         self._connections: dict[str, _Semaphore] = {}
         self._refused = 0
@@ -151,13 +159,23 @@ class Admission:
 
     def _decayed_rate(self) -> float:
         elapsed = self._clock() - self._rate_at
-        return self._rate * float(2.0 ** (-elapsed / _MEMORY_SECONDS))
+        return self._rate * math.exp(-elapsed / _MEMORY_SECONDS)
 
     def _refusal(self, scope: str, met: _Semaphore, places: int) -> Overloaded:
         self._refused += 1
-        rate = self._decayed_rate()
         # Half of those inside will have left by then: enough room, without all coming back at once.
-        ahead = max(places, met.taken / 2)
-        wait = ahead / rate if rate > 0 else _UNKNOWN_WAIT
-        bounded = min(max(wait, _LEAST_WAIT), _MOST_WAIT)
-        return Overloaded(scope=scope, limit=met.count, retry_after_seconds=bounded)
+        wait = self._expected_wait(max(places, met.taken / 2))
+        return Overloaded(
+            scope=scope,
+            limit=met.count,
+            noun=self._noun,
+            retry_after_seconds=wait if places <= met.count else _NEVER,
+        )
+
+    def _expected_wait(self, places: float) -> float:
+        """Return the seconds after which so many places will have been given back."""
+        if self._rate == 0:
+            return _UNKNOWN_WAIT
+        rate = self._decayed_rate()
+        wait = places / rate if rate > 0 else _MOST_WAIT  # it decays to nothing within hours
+        return min(max(wait, _LEAST_WAIT), _MOST_WAIT)

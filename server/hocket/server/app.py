@@ -12,9 +12,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
 
@@ -22,12 +22,12 @@ from hocket.server.admission import Admission
 from hocket.server.catalogue import Catalogue, ModelDescription, ServedModel
 from hocket.server.drain import Departure
 from hocket.server.engine.batch import ModelLimits, ModelRunner
-from hocket.server.engine.commands import FinishReason, Submit
+from hocket.server.engine.commands import Submit
 from hocket.server.engine.core import EngineCore
 from hocket.server.engine.driver import EngineDriver
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.engine.statistics import EngineStatistics
-from hocket.server.errors import HocketError, StartupError
+from hocket.server.errors import Draining, HocketError, StartupError
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle, ServerState
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
@@ -55,27 +55,22 @@ class Loaded(Protocol):
     @property
     def runner(self) -> ModelRunner:
         """Computes."""
-        ...
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
-        ...
 
     @property
     def chat_template(self) -> ChatTemplate | None:
         """How it writes conversations down; None if it knows none."""
-        ...
 
     @property
     def description(self) -> ModelDescription:
         """What it is."""
-        ...
 
     @property
     def limits(self) -> ModelLimits:
         """The bounds it sets."""
-        ...
 
 
 Load = Callable[[ModelSourceConfig, RunnerConfig, Report], Loaded]
@@ -121,8 +116,10 @@ class App:
         self._clock = clock
         self._began = clock()
         self._failure: Exception | None = None
+        self._failed = asyncio.Event()
         self._driver: EngineDriver | None = None
         self._driving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.address = ""
         self.metrics_address = ""
         self.lifecycle = Lifecycle()
@@ -162,16 +159,19 @@ class App:
         Raises:
             StartupError: The server could not start.
         """
-        if self._ready_file is not None:
-            self._ready_file.unlink(missing_ok=True)
         try:
+            self._tell_ready({})  # what an earlier process left is no longer so
             self.address = await self._listener.start()
             async with self._scraped(), asyncio.TaskGroup() as group:
-                serving = group.create_task(self._serve(group), name="hocket-serve")
+                starting = group.create_task(
+                    self._or_fail(lambda: self._bring_up(group)), name="hocket-start"
+                )
                 await self.departure.wait_wished()
+                starting.cancel()  # if it has not ended, nobody waits for this model any more
                 await self._see_out()
-                serving.cancel()
                 await self._stop_engine()
+        except StartupError as error:  # nothing runs yet
+            self._fail(error)
         finally:
             await self._listener.stop(0)
             if not await self._executors.close(_STOP_SECONDS if self._failure is None else 0):
@@ -180,16 +180,14 @@ class App:
             raise self._failure
         return 1 if self._failure else 0
 
-    async def _serve(self, group: asyncio.TaskGroup) -> None:
-        """Bring the model up and watch over it. What goes wrong ends the server."""
+    async def _or_fail(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a piece of work; what goes wrong ends the server."""
         try:
-            core = await self._bring_up(group)
-            await Watchdog(self._settings.watchdog, core, clock=self._clock).wait_stalled()
-            self._fail(StalledEngine("an engine step does not end"))
+            await work()
         except Exception as error:  # noqa: BLE001 - told, and turned into the exit code
             self._fail(error)
 
-    async def _bring_up(self, group: asyncio.TaskGroup) -> WatchedCore:
+    async def _bring_up(self, group: asyncio.TaskGroup) -> None:
         """Load a model, let it write a token, and serve it."""
         settings = self._settings
         self.lifecycle.enter(ServerState.LOADING)
@@ -208,12 +206,15 @@ class App:
             clock=self._clock,
         )
         driver = EngineDriver(
-            cast("EngineCore", core),  # it steps alike
+            core,
             self._executors.engine,
             mailbox_bytes=settings.engine.mailbox_kib * 1024,
         )
         self._driver = driver
-        self._driving = group.create_task(self._drive(driver), name="hocket-driver")
+        self._driving = group.create_task(self._or_fail(driver.run), name="hocket-driver")
+        self._watching = group.create_task(
+            self._or_fail(lambda: self._watch(core)), name="hocket-watchdog"
+        )
         self.lifecycle.enter(ServerState.WARMING)
         self._progress.report("warming up", None)
         await self._warm_up(driver, loaded)
@@ -228,13 +229,10 @@ class App:
         )
         self.lifecycle.enter(ServerState.SERVING)
         self._announce(loaded.description)
-        return core
 
-    async def _drive(self, driver: EngineDriver) -> None:
-        try:
-            await driver.run()
-        except Exception as error:  # noqa: BLE001 - told, and turned into the exit code
-            self._fail(error)
+    async def _watch(self, core: WatchedCore) -> None:
+        await Watchdog(self._settings.watchdog, core, clock=self._clock).wait_stalled()
+        self._fail(StalledEngine("an engine step does not end"))
 
     async def _warm_up(self, driver: EngineDriver, loaded: Loaded) -> None:
         """Let the model write a few tokens.
@@ -251,8 +249,9 @@ class App:
             stopping=StoppingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True),
             arrived=self._clock(),
         )
+        generation = driver.submit_nowait(submit)
         try:
-            async for output in driver.submit_nowait(submit):
+            async for output in generation:
                 if output.finished is not None and output.finished.completion_tokens:
                     return
         except HocketError as error:
@@ -261,28 +260,40 @@ class App:
                 f"{loaded.description.name} cannot write: {error.message}"
                 + (f" ({cause})" if cause else "")
             ) from error
+        finally:
+            generation.close_nowait()  # who leaves meanwhile does not wait for the tokens
         raise StartupError(f"{loaded.description.name} wrote nothing when it was tried out")
 
     async def _see_out(self) -> None:
         """Let calls end: in their own time if all is well, soon if the engine is gone."""
-        if self._failure is None:
-            await self.departure.drain(self.lifecycle, self._listener, abort_all=self._abort_all)
-        if self._failure is None:
-            self.lifecycle.enter(ServerState.STOPPED)
-        await self._listener.stop(_LAST_WORDS_SECONDS)
+        async with asyncio.TaskGroup() as group:
+            failing = group.create_task(self._failed.wait())
+            if self._failure is None:
+                draining = group.create_task(
+                    self.departure.drain(self.lifecycle, self._listener, abort_all=self._abort_all)
+                )
+                await asyncio.wait({draining, failing}, return_when=asyncio.FIRST_COMPLETED)
+            failing.cancel()
+            if self._failure is None:
+                self.lifecycle.enter(ServerState.STOPPED)
+            await self._listener.stop(_LAST_WORDS_SECONDS)  # cuts the grace of a drain short
 
     def _fail(self, error: Exception) -> None:
         """Note why the server cannot go on and let everyone know. The first reason counts."""
         if self._failure is not None:
             return
         self._failure = error
+        self._failed.set()
         if not isinstance(error, StartupError):
             _log.critical("the engine failed", exc_info=error)
-        self.lifecycle.enter(ServerState.FAILED)
+        if self.lifecycle.state is not ServerState.STOPPED:  # then every call has ended well
+            self.lifecycle.enter(ServerState.FAILED)
         self._abandon_engine()
         self.departure.wish(in_hurry=True)
 
     async def _stop_engine(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         if self._driver is None or self._driving is None:
             return
         self._driver.stop()
@@ -299,11 +310,7 @@ class App:
         asyncio.get_running_loop().call_soon(driving.cancel)  # ... and now does not
 
     def _abort_all(self) -> int:
-        if self._driver is None:
-            return 0
-        count = self._driver.in_progress
-        self._driver.abort_all_nowait(FinishReason.ABORTED)
-        return count
+        return self._driver.cut_all_nowait(Draining) if self._driver else 0
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         door = self._admission.statistics()
@@ -345,19 +352,29 @@ class App:
                 metrics_address=self.metrics_address,
                 seconds=round(seconds, 3),
             )
-        if self._ready_file is None:
+        bound = {"address": self.address, "metrics_address": self.metrics_address}
+        self._tell_ready({**bound, "pid": os.getpid()})
+
+    def _tell_ready(self, document: dict[str, object]) -> None:
+        """Put the ready file in place as a whole, or remove it if there is nothing to tell.
+
+        Raises:
+            StartupError: It cannot be written or removed.
+        """
+        file = self._ready_file
+        if file is None:
             return
-        document = {
-            "address": self.address,
-            "metrics_address": self.metrics_address,
-            "pid": os.getpid(),
-        }
-        draft = self._ready_file.with_name(f".{self._ready_file.name}.{os.getpid()}")
+        draft = file.parent / f".{file.name}.{os.getpid()}"
         try:
-            draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
-            draft.replace(self._ready_file)
+            if document:
+                draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
+                draft.replace(file)
+            else:
+                file.unlink(missing_ok=True)
         except OSError as error:
-            raise StartupError(f"cannot write {self._ready_file}: {error.strerror}") from error
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise StartupError(f"cannot write {file}: {error.strerror}") from error
 
 
 def _log_fault(error: Exception) -> None:

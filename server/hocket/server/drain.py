@@ -77,7 +77,8 @@ class Departure:
         Args:
             lifecycle: Told of each stage.
             door: Takes no more calls after the delay.
-            abort_all: Ends all that runs with a status that says why; returns how many.
+            abort_all: Ends all that runs with a status that says why; returns how many. Called
+                again, it waits for nothing on the way.
         """
         was_serving = lifecycle.is_serving
         lifecycle.enter(ServerState.DRAINING)
@@ -90,6 +91,8 @@ class Departure:
         try:
             if not (await asyncio.wait({stopping}, timeout=grace))[0]:
                 _log.warning("aborting what did not finish", generations=abort_all())
+                if not (await asyncio.wait({stopping}, timeout=_LAST_WORDS_SECONDS / 2))[0]:
+                    abort_all()
         finally:
             await stopping
 

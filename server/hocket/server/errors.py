@@ -196,32 +196,48 @@ class Forbidden(HocketError):
 class Overloaded(HocketError):
     """There is no room to run or to wait.
 
-    `scope` is `server` or `connection`: whose limit was met.
+    `scope` is `server` or `connection`: whose limit was met; `noun` is what it counts.
     """
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.QUEUE_FULL
 
-    def __init__(self, *, scope: str, limit: int, retry_after_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        scope: str,
+        limit: int,
+        retry_after_seconds: float,
+        noun: str = "requests in progress",
+    ) -> None:
         super().__init__(
-            f"the {scope}'s limit of {limit} requests in progress is reached",
+            f"the {scope}'s limit of {limit} {noun} is reached",
             metadata={"scope": scope, "limit": str(limit)},
             retry_after_seconds=retry_after_seconds,
         )
 
 
 class ReaderTooSlow(HocketError):
-    """The text that waits for the caller passed its bound."""
+    """The text that waits for the caller passed its bound, or waited for too long."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = Reason.READER_TOO_SLOW
 
-    def __init__(self, *, limit_bytes: int) -> None:
-        super().__init__(
-            f"more than {limit_bytes} bytes waited to be read",
-            metadata={"limit_bytes": str(limit_bytes)},
-            retry_after_seconds=-1,
-        )
+    def __init__(
+        self, *, limit_bytes: int | None = None, limit_seconds: float | None = None
+    ) -> None:
+        """Make it of the limit that was passed; give one of them."""
+        if limit_bytes is not None:
+            message, metadata = (
+                f"more than {limit_bytes} bytes waited to be read",
+                {"limit_bytes": str(limit_bytes)},
+            )
+        else:
+            message, metadata = (
+                f"a message was not read within {limit_seconds:g} seconds",
+                {"limit_seconds": f"{limit_seconds:g}"},
+            )
+        super().__init__(message, metadata=metadata, retry_after_seconds=-1)
 
 
 class Draining(HocketError):

@@ -5,6 +5,7 @@ comes back when its thread has finished, not when the caller gave up waiting.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class ExecutorConfig:
     """How many threads work on text.
 
     Attributes:
-        text_threads: Threads that tokenise and split.
-        max_text_waiting: Most pieces of such work that wait for a thread; more are refused.
+        text_threads: Threads that tokenise prompts; as many again work for `TextService`.
+        max_text_waiting: Most prompts that wait for a thread; more are refused.
     """
 
     text_threads: Annotated[int, Ge(1), Le(64)] = 2
@@ -39,27 +40,31 @@ class Executors:
         self._config = config
         self.engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hocket-engine")
         self._text = ThreadPoolExecutor(
-            max_workers=config.text_threads, thread_name_prefix="hocket-text"
+            max_workers=2 * config.text_threads, thread_name_prefix="hocket-text"
         )
+        # Two lanes, so that no prompt waits behind the texts of `TextService`.
         self._slots = asyncio.Semaphore(config.text_threads)
+        self._aside_slots = asyncio.Semaphore(config.text_threads)
         self._waiting = 0
+        self._aside_waiting = 0
 
     @property
     def text_waiting(self) -> int:
         """Pieces of work that wait for a text thread."""
-        return self._waiting
+        return self._waiting + self._aside_waiting
 
     async def run_text(self, work: Callable[[], _T]) -> _T:
-        """Run a function on a text thread and return its result.
+        """Run a function on a text thread and return its result. For prompts.
 
         Raises:
-            Overloaded: Too much waits already.
+            Overloaded: Too many wait already.
             Exception: Whatever the function raises.
         """
         if self._waiting >= self._config.max_text_waiting:
             raise Overloaded(
                 scope="server",
                 limit=self._config.max_text_waiting,
+                noun="prompts that wait for a thread",
                 retry_after_seconds=_RETRY_SECONDS,
             )
         self._waiting += 1
@@ -67,17 +72,36 @@ class Executors:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
+        return await self._run_text(work, self._slots)
+
+    async def run_aside(self, work: Callable[[], _T]) -> _T:
+        """Run a short function for which no prompt waits, on a text thread; return its result.
+
+        How many wait is bounded by the admission of its callers.
+
+        Raises:
+            Exception: Whatever the function raises.
+        """
+        self._aside_waiting += 1
+        try:
+            await self._aside_slots.acquire()
+        finally:
+            self._aside_waiting -= 1
+        return await self._run_text(work, self._aside_slots)
+
+    async def _run_text(self, work: Callable[[], _T], slots: asyncio.Semaphore) -> _T:
+        """Run a function in a slot that was taken and comes back when the thread is free."""
         loop = asyncio.get_running_loop()
         try:
-            future = self._text.submit(work)
+            future = self._text.submit(_plainly, work)
         except BaseException:
-            self._slots.release()
+            slots.release()
             raise
 
         def give_back(_done: Future[_T]) -> None:
             # The loop may be gone when the last thread ends; then nobody needs the slot.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._slots.release)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(slots.release)
 
         future.add_done_callback(give_back)
         return await asyncio.wrap_future(future)
@@ -94,3 +118,11 @@ class Executors:
                 return False
             await asyncio.sleep(0.01)
         return True
+
+
+def _plainly(work: Callable[[], _T]) -> _T:
+    """Run a function; no future of asyncio can hold a StopIteration, its reader would hang."""
+    try:
+        return work()
+    except StopIteration as error:
+        raise RuntimeError("StopIteration left a piece of work") from error

@@ -1,9 +1,9 @@
 """What the server says on stderr: lines for people on a terminal, JSON otherwise.
 
-Any thread may log. A line goes into a bounded queue that a thread of its own (`hocket-log`)
-empties, so that a full pipe or a slow terminal never holds up the loop or the engine; when the
-queue is full, lines are dropped and their number is told as soon as there is room again. Control
-characters are escaped: no caller can forge a line or steer a terminal.
+Any thread may log. A line goes into a queue, bounded in lines and bytes, that a thread of its own
+(`hocket-log`) empties, so that a full pipe or a slow terminal never holds up the loop or the
+engine; when the queue is full, lines are dropped and their number is told as soon as there is room
+again. Control characters are escaped: no caller can forge a line or steer a terminal.
 """
 
 import contextlib
@@ -19,7 +19,8 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-_MOST_LINES = 10_000  # a few MiB; at one line for each request this is many seconds of traffic
+_MOST_LINES = 10_000  # at one line for each request this is many seconds of traffic
+_MOST_BYTES = 8 << 20
 _CLOSE_SECONDS = 2.0  # how long leaving waits for a reader of stderr that has stopped reading
 
 # C0, DEL, C1, line and paragraph separators, directional marks, lone surrogates.
@@ -54,12 +55,15 @@ class LogWriter:
         stream: TextIO,
         *,
         max_lines: int = _MOST_LINES,
+        max_bytes: int = _MOST_BYTES,
         dropped_line: Callable[[int], str] = "{} log lines were dropped\n".format,
     ) -> None:
         self._stream = stream
         self._max_lines = max_lines
+        self._max_bytes = max_bytes
         self._dropped_line = dropped_line
         self._lines: deque[str] = deque()
+        self._bytes = 0
         self._dropped = 0
         self._is_closing = False
         self._changed = threading.Condition()
@@ -67,12 +71,15 @@ class LogWriter:
         self._thread.start()
 
     def write(self, text: str) -> None:
-        """Take text to be written; drop it if too much waits."""
+        """Take text to be written; drop it if too much waits, or would."""
+        size = len(text.encode(errors="surrogatepass"))
         with self._changed:
-            if self._is_closing or len(self._lines) >= self._max_lines:
+            has_room = len(self._lines) < self._max_lines and self._bytes + size <= self._max_bytes
+            if self._is_closing or not has_room:
                 self._dropped += 1
                 return
             self._lines.append(text)
+            self._bytes += size
             self._changed.notify_all()
 
     def flush(self) -> None:
@@ -99,6 +106,7 @@ class LogWriter:
                     return
                 text = "".join(self._lines)
                 self._lines.clear()
+                self._bytes = 0
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 text += self._dropped_line(dropped)

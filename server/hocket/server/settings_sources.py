@@ -18,6 +18,7 @@ from typing import Any, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 PREFIX = "HOCKET_"
+_MOST_SHOWN = 80  # characters of a value that cannot be used
 
 # Short names for what is set most often outside of a file; sections win over them.
 ENVIRONMENT_ALIASES = {
@@ -62,7 +63,7 @@ def read_toml(path: Path, schema: Schema) -> Reading:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         return Reading((), (f"{source}: cannot be read: {error.strerror or error}",))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers too long and arrays too deep as well
         return Reading((), (f"{source}: is no TOML: {error}",))
     assignments: list[Assignment] = []
     problems: list[str] = []
@@ -188,8 +189,8 @@ def _convert(adapter: TypeAdapter[Any], assignment: Assignment, hint: object) ->
     if tuple in kinds:
         if text.startswith("["):
             try:
-                items = tomllib.loads(f"items = {text}")["items"]
-            except tomllib.TOMLDecodeError as error:
+                (items,) = tomllib.loads(f"items = {text}").values()
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"is no list: {error}") from None
             return adapter.validate_json(json.dumps(items, default=repr), strict=True)
         return adapter.validate_python(
@@ -224,8 +225,10 @@ def _explain(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]
-    message = first["msg"]
-    return f"is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+    message, value = first["msg"], repr(first["input"])
+    if len(value) > _MOST_SHOWN:
+        value = f"{value[:_MOST_SHOWN]}..."
+    return f"is {value}: {message[:1].lower()}{message[1:]}"
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

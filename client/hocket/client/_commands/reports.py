@@ -45,7 +45,8 @@ class JsonReport:
             "seconds": round(time.monotonic() - self._began, 4),
             "event": event,
         }
-        print_json(head | fields)
+        # Ours go first: an older server does not repeat the id in its events.
+        print_json(head | fields | head)
 
 
 class TextReport:

@@ -126,6 +126,8 @@ class EngineCore:
     def _submit(self, submit: Submit) -> None:
         if submit.request_id in self._requests:
             raise AssertionError("a request id was submitted twice. This is a bug.")
+        if not 0 < len(submit.prompt_token_ids) < self._max_context:
+            raise AssertionError("a prompt does not fit the cache. This is a bug.")
         request = Request(submit=submit)
         barred = {*submit.stopping.stop_token_ids, *self._tokenizer.end_token_ids}
         for index in range(submit.choices):

@@ -5,8 +5,9 @@ mailboxes without waiting. Only `core.step` runs on the other thread.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from hocket.server.engine.commands import (
     Abort,
@@ -16,32 +17,11 @@ from hocket.server.engine.commands import (
     StepOutputs,
     Submit,
 )
-from hocket.server.engine.core import EngineCore
+from hocket.server.engine.generation import DrivenGeneration
 from hocket.server.engine.mailbox import Mailbox
+from hocket.server.engine.protocol import Core
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import DuplicateRequest, EngineFailed, HocketError
-
-
-class SubmittedGeneration:
-    """A request in progress, as its handler holds it."""
-
-    def __init__(self, driver: "EngineDriver", request_id: str, mailbox: Mailbox) -> None:
-        self._driver = driver
-        self._request_id = request_id
-        self._mailbox = mailbox
-
-    async def __aiter__(self) -> AsyncIterator[RequestOutput]:
-        while (output := await self._mailbox.take()) is not None:
-            yield output
-
-    def abort_nowait(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Ask that the request end; its last output still comes. Repeatable."""
-        if not self._mailbox.has_end:
-            self._driver.abort_nowait(self._request_id, reason)
-
-    def close_nowait(self) -> None:
-        """Leave: abort the request if it runs, and throw its outputs away. Repeatable."""
-        self._driver.forget_nowait(self._request_id, self._mailbox)
 
 
 class EngineDriver:
@@ -49,7 +29,7 @@ class EngineDriver:
 
     def __init__(
         self,
-        core: EngineCore,
+        core: Core,
         executor: Executor,
         *,
         mailbox_bytes: int = 1 << 20,
@@ -68,55 +48,96 @@ class EngineDriver:
         self._mailbox_bytes = mailbox_bytes
         self._on_step = on_step
         self._inbox: list[Command] = []
+        self._reserved: dict[str, DrivenGeneration] = {}
         self._mailboxes: dict[str, Mailbox] = {}
         self._leaving: set[str] = set()
         self._statistics = EngineStatistics()
         self._wake = asyncio.Event()
         self._is_stopping = False
-        self._failure: HocketError | None = None
+        self._has_failed = False
+        self._refusal: Callable[[], HocketError] | None = None
 
     @property
     def in_progress(self) -> int:
-        """Requests whose last output has not come."""
-        return len(self._mailboxes) + len(self._leaving)
+        """Requests whose last output has not come, those that are not submitted yet included."""
+        return len(self._reserved) + len(self._mailboxes) + len(self._leaving)
 
     def statistics(self) -> EngineStatistics:
         """Return the snapshot of the newest step."""
         return self._statistics
 
-    def submit_nowait(self, submit: Submit) -> SubmittedGeneration:
-        """Hand in a request.
+    def reserve_nowait(self, request_id: str) -> DrivenGeneration:
+        """Take an id for a request that will be submitted.
 
         Raises:
             DuplicateRequest: A request with this id is in progress.
+            Draining: All requests were cut off.
             EngineFailed: The engine died or was stopped.
         """
-        if self._failure is not None or self._is_stopping:
-            raise EngineFailed
-        if submit.request_id in self._mailboxes or submit.request_id in self._leaving:
-            raise DuplicateRequest(submit.request_id)
-        mailbox = Mailbox(submit.request_id, max_bytes=self._mailbox_bytes)
+        self._check_accepting()
+        if any(request_id in ids for ids in (self._reserved, self._mailboxes, self._leaving)):
+            raise DuplicateRequest(request_id)
+        mailbox = Mailbox(request_id, max_bytes=self._mailbox_bytes)
+        generation = DrivenGeneration(self, request_id, mailbox)
+        self._reserved[request_id] = generation
+        return generation
+
+    def submit_nowait(self, submit: Submit) -> DrivenGeneration:
+        """Reserve and hand in at once; raises what `reserve_nowait` does."""
+        generation = self.reserve_nowait(submit.request_id)
+        generation.submit_nowait(submit)
+        return generation
+
+    def enter_nowait(
+        self, submit: Submit, mailbox: Mailbox, abort_for: FinishReason | None
+    ) -> None:
+        """Let a reserved request in, to be aborted at once where a reason is given.
+
+        Raises:
+            HocketError: Nothing comes in any more.
+        """
+        self._check_accepting()
+        del self._reserved[submit.request_id]
         self._mailboxes[submit.request_id] = mailbox
         self._post(submit)
-        return SubmittedGeneration(self, submit.request_id, mailbox)
+        if abort_for is not None:
+            self._post(Abort(request_id=submit.request_id, reason=abort_for))
 
     def abort_nowait(self, request_id: str, reason: FinishReason) -> bool:
         """Ask that a request end; False if none with this id is in progress."""
+        if request_id in self._reserved:
+            self._reserved[request_id].abort_nowait(reason)
+            return True
         if request_id not in self._mailboxes:
             return False
         self._post(Abort(request_id=request_id, reason=reason))
         return True
 
-    def abort_all_nowait(self, reason: FinishReason) -> None:
-        """Ask that every request end."""
-        for request_id in self._mailboxes:
-            self._post(Abort(request_id=request_id, reason=reason))
+    def cut_all_nowait(self, failure: Callable[[], HocketError]) -> int:
+        """End every request with a failure, after its text so far; return how many.
+
+        One that has not begun brings nothing else. From here on no request comes in. Called again,
+        it no longer waits for what the step in progress may still bring.
+        """
+        is_again, self._refusal = self._refusal is not None, self._refusal or failure
+        for generation in self._reserved.values():
+            generation.fail_nowait(self._refusal())
+        for request_id, mailbox in self._mailboxes.items():
+            if is_again:
+                mailbox.fail(self._refusal())
+            else:
+                self._post(Abort(request_id=request_id, reason=FinishReason.ABORTED))
+        return self.in_progress
 
     def forget_nowait(self, request_id: str, mailbox: Mailbox) -> None:
         """Abort a request whose reader left; the id stays taken until the engine let go of it."""
         if self._mailboxes.get(request_id) is mailbox:
             del self._mailboxes[request_id]
             self._leave(request_id)
+        else:
+            reserved = self._reserved.get(request_id)
+            if reserved is not None and reserved.owns(mailbox):
+                del self._reserved[request_id]
 
     def stop(self) -> None:
         """Let `run` return once nothing is in progress. Repeatable."""
@@ -157,7 +178,7 @@ class EngineDriver:
 
     def _deliver(self, outputs: StepOutputs) -> None:
         self._statistics = outputs.statistics
-        for output in outputs.outputs:
+        for output in map(self._cut, outputs.outputs):
             mailbox = self._mailboxes.get(output.request_id)
             if output.is_last:
                 self._mailboxes.pop(output.request_id, None)
@@ -170,8 +191,23 @@ class EngineDriver:
                 self._leave(output.request_id)
         self._on_step(outputs)
 
+    def _cut(self, output: RequestOutput) -> RequestOutput:
+        """Turn the end of a request that `cut_all_nowait` aborted into a failure."""
+        if self._refusal is None or output.finished is None:
+            return output
+        if all(c.finish_reason is not FinishReason.ABORTED for c in output.finished.completions):
+            return output  # it came to its own end just in time
+        # One that is only said to have started now, at its end, has not begun.
+        return replace(output, started=None, finished=None, failure=self._refusal())
+
+    def _check_accepting(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal()
+        if self._is_stopping:
+            raise EngineFailed
+
     def _leave(self, request_id: str) -> None:
-        if self._failure is None:
+        if not self._has_failed:
             self._leaving.add(request_id)
             self._post(Abort(request_id=request_id, reason=FinishReason.CANCELLED))
 
@@ -180,9 +216,13 @@ class EngineDriver:
         self._wake.set()
 
     def _fail_all(self) -> None:
-        self._failure = EngineFailed()
+        self._has_failed = True
+        self._refusal = EngineFailed
+        for generation in self._reserved.values():
+            generation.fail_nowait(EngineFailed())
         for mailbox in self._mailboxes.values():
             mailbox.fail(EngineFailed())
+        self._reserved.clear()
         self._mailboxes.clear()
         self._leaving.clear()
         self._inbox.clear()

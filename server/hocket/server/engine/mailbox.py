@@ -117,6 +117,15 @@ class Mailbox:
             self._end = _End(None, failure)
             self._news.set()
 
+    def check_not_failed(self) -> None:
+        """Return if no failure has ended the request.
+
+        Raises:
+            HocketError: That failure.
+        """
+        if self._end is not None and self._end.failure is not None:
+            raise self._end.failure
+
     async def take(self) -> RequestOutput | None:
         """Wait for news and return all of it as one output; None after the last one.
 

@@ -1,14 +1,41 @@
-"""An engine as the porch sees it: submit, abort, drain, statistics. Loop thread."""
+"""An engine as the porch sees it: reserve, submit, abort, statistics. Loop thread."""
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
-from hocket.server.engine.commands import FinishReason, RequestOutput, Submit
+from hocket.server.engine.commands import Command, FinishReason, RequestOutput, StepOutputs, Submit
 from hocket.server.engine.statistics import EngineStatistics
+
+_T = TypeVar("_T")
+
+
+class Core(Protocol):
+    """What a driver drives. Engine thread."""
+
+    def step(self, commands: Sequence[Command]) -> StepOutputs:
+        """Apply commands and compute one batch."""
+        ...
 
 
 class Generation(Protocol):
-    """A submitted request, whose outputs wait in a mailbox."""
+    """A request from the reservation of its id to its last output."""
+
+    async def prepare(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Await what must be done before the request is submitted.
+
+        Raises:
+            HocketError: The request failed meanwhile; the work was given up.
+            Exception: Whatever the work raises.
+        """
+        ...
+
+    def submit_nowait(self, submit: Submit) -> None:
+        """Hand the request in, once.
+
+        Raises:
+            HocketError: It has failed already, as all have if the engine died.
+        """
+        ...
 
     def __aiter__(self) -> AsyncIterator[RequestOutput]:
         """Yield outputs until the last; what gathers while the reader is away is merged.
@@ -19,7 +46,10 @@ class Generation(Protocol):
         ...
 
     def abort_nowait(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Ask that the request end; its last output still comes. Repeatable."""
+        """Ask that the request end; its last output still comes. Repeatable.
+
+        One that is not submitted yet ends as soon as it is.
+        """
         ...
 
     def close_nowait(self) -> None:
@@ -30,12 +60,13 @@ class Generation(Protocol):
 class Engine(Protocol):
     """Something that writes text."""
 
-    def submit_nowait(self, submit: Submit) -> Generation:
-        """Hand in a request.
+    def reserve_nowait(self, request_id: str) -> Generation:
+        """Take an id for a request that will be submitted; `close_nowait` gives it back.
 
         Raises:
             DuplicateRequest: A request with this id is in progress.
-            EngineFailed: The engine died.
+            Draining: The engine takes no more.
+            EngineFailed: It died.
         """
         ...
 

@@ -9,14 +9,25 @@ Every reader hands out weights in this form, so that the model code knows no fil
   `model.layers.0.self_attn.q_proj.weight` or, for GPT-2, `transformer.h.0.attn.c_attn.weight`;
 - a tied output head has no tensor of its own: `DecoderConfig.tie_embeddings` tells.
 
-Engine thread, at load.
+A reader checks its file by `check_config` and `check_tensors` when it opens it, so that a file that
+contradicts itself is told at once and not after minutes of reading, and never costs more memory
+than it has bytes. Engine thread, at load.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import torch
+
+from hocket.server.errors import StartupError
+
+MOST_COUNT = (1 << 31) - 1
+MOST_LAYERS = 1024
+MOST_CONTEXT_TOKENS = 10_000_000
+
+Shape = tuple[int, ...]
 
 
 class Architecture(StrEnum):
@@ -126,6 +137,122 @@ class Checkpoint(Protocol):
         """
         ...
 
-    def has(self, name: str) -> bool:
-        """Whether the file holds a tensor."""
-        ...
+
+def check_config(config: DecoderConfig, file: str) -> None:
+    """Check that hyperparameters are possible together.
+
+    Args:
+        config: Each count in it is from 1 to its `MOST_...` already, and each number finite.
+        file: How to call where they stand.
+
+    Raises:
+        StartupError: They are not.
+    """
+    for what in _impossibilities(config):
+        raise StartupError(f"{file} declares {what}")
+
+
+def _impossibilities(config: DecoderConfig) -> Iterator[str]:
+    heads, kv_heads, scaling = config.num_heads, config.num_kv_heads, config.rope_scaling
+    if heads % kv_heads:
+        yield f"{heads} heads for {kv_heads} key and value heads"
+    if config.norm_epsilon <= 0:
+        yield f"a norm epsilon of {config.norm_epsilon}"
+    if config.architecture is Architecture.GPT2:
+        return
+    if config.head_dim % 2:
+        yield f"heads of an odd width: {config.head_dim}"
+    bases = (config.rope_theta, config.rope_local_theta)
+    if any(base is not None and base < 1 for base in bases):
+        yield "a base below 1 for its rotary frequencies"
+    if scaling is None:
+        return
+    if not 0 < scaling.factor < float("inf"):
+        yield f"that its positions are stretched by {scaling.factor}"
+    if not 0 < scaling.low_frequency_factor < scaling.high_frequency_factor:
+        yield "no range of frequencies between the low ones and the high ones"
+
+
+def check_tensors(
+    config: DecoderConfig, find: Callable[[str], tuple[str, Shape | None]], file: str
+) -> None:
+    """Check that a file holds all tensors that its hyperparameters ask for, in their shapes.
+
+    Args:
+        config: The hyperparameters.
+        find: For a tensor's name in our form, its name in the file and its shape in our form; None
+            instead of a shape where the file has no such tensor.
+        file: How to call the file.
+
+    Raises:
+        StartupError: One is absent or has another shape.
+    """
+    for name, expected in tensor_shapes(config):
+        stored, found = find(name)
+        if found is None:
+            raise StartupError(f"{file} lacks the tensor {stored}")
+        if found != expected:
+            raise StartupError(
+                f"{file} has {stored} in the shape {list(found)}, but its hyperparameters ask for"
+                f" {list(expected)}"
+            )
+
+
+def tensor_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
+    """Yield the name and shape of each tensor that a model of these hyperparameters reads."""
+    hidden = config.hidden_size
+    if config.architecture is Architecture.GPT2:
+        yield "transformer.wte.weight", (config.vocabulary_size, hidden)
+        yield "transformer.wpe.weight", (config.max_context_tokens, hidden)
+        for index in range(config.num_layers):
+            yield from _gpt2_layer(f"transformer.h.{index}", config)
+        yield "transformer.ln_f.weight", (hidden,)
+        yield "transformer.ln_f.bias", (hidden,)
+    else:
+        yield "model.embed_tokens.weight", (config.vocabulary_size, hidden)
+        for index in range(config.num_layers):
+            yield from _llama_layer(f"model.layers.{index}", config)
+        yield "model.norm.weight", (hidden,)
+    if not config.tie_embeddings:
+        yield "lm_head.weight", (config.vocabulary_size, hidden)
+
+
+def _llama_layer(prefix: str, config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    for name, rows, columns, has_bias in (
+        ("self_attn.q_proj", queries, hidden, config.attention_bias),
+        ("self_attn.k_proj", keys, hidden, config.attention_bias),
+        ("self_attn.v_proj", keys, hidden, config.attention_bias),
+        ("self_attn.o_proj", hidden, queries, config.output_bias),
+        ("mlp.gate_proj", inner, hidden, config.mlp_bias),
+        ("mlp.up_proj", inner, hidden, config.mlp_bias),
+        ("mlp.down_proj", hidden, inner, config.mlp_bias),
+    ):
+        yield f"{prefix}.{name}.weight", (rows, columns)
+        if has_bias:
+            yield f"{prefix}.{name}.bias", (rows,)
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    if config.post_norms:
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    for name in norms:
+        yield f"{prefix}.{name}.weight", (hidden,)
+    if config.qk_norm:
+        yield f"{prefix}.self_attn.q_norm.weight", (config.head_dim,)
+        yield f"{prefix}.self_attn.k_norm.weight", (config.head_dim,)
+
+
+def _gpt2_layer(prefix: str, config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    width = config.num_heads * config.head_dim
+    for name, rows, columns in (
+        ("attn.c_attn", 3 * width, hidden),
+        ("attn.c_proj", hidden, width),
+        ("mlp.c_fc", inner, hidden),
+        ("mlp.c_proj", hidden, inner),
+    ):
+        yield f"{prefix}.{name}.weight", (rows, columns)
+        yield f"{prefix}.{name}.bias", (rows,)
+    for name in ("ln_1", "ln_2"):
+        yield f"{prefix}.{name}.weight", (hidden,)
+        yield f"{prefix}.{name}.bias", (hidden,)

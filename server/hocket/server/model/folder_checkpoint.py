@@ -4,18 +4,24 @@ Reads `config.json` and safetensors, sharded or not. Engine thread, at load.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from hocket.server.errors import StartupError
-from hocket.server.model.checkpoint import Architecture, DecoderConfig
+from hocket.server.model.checkpoint import Architecture, DecoderConfig, Shape, check_tensors
 from hocket.server.model.folder_config import decoder_config
 from hocket.server.model.safetensors_file import SafetensorsFile
 
-_MOST_JSON = 64 << 20
+_MOST_JSON = 16 << 20
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SHOWN = 64  # characters of a name that an error repeats
 _CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
@@ -30,19 +36,23 @@ class FolderCheckpoint:
         """
         self._path = path
         self._config = decoder_config(_read_json(path / "config.json"), f"{path.name}/config.json")
-        self._files = {name: SafetensorsFile(path / name) for name in _shards(path)}
-        self._where = {
-            _plain(name): (file, name) for file in self._files.values() for name in file.names
-        }
+        self._where: dict[str, tuple[SafetensorsFile, str]] = {}
+        for file_name, listed in _shards(path).items():
+            file = SafetensorsFile(path / file_name)
+            for name in sorted(listed - file.names):
+                raise StartupError(f"{path.name}/{file_name} lacks the tensor {name[:_SHOWN]!r}")
+            for name in sorted(file.names):
+                if _plain(name) in self._where:
+                    raise StartupError(
+                        f"the model folder {path.name} has the tensor {name[:_SHOWN]!r} twice"
+                    )
+                self._where[_plain(name)] = file, name
+        check_tensors(self._config, self._find, f"the model folder {path.name}")
 
     @property
     def config(self) -> DecoderConfig:
         """The hyperparameters."""
         return self._config
-
-    def has(self, name: str) -> bool:
-        """Whether the folder holds a tensor."""
-        return _plain(name) in self._where
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor as float32 or bfloat16.
@@ -55,12 +65,23 @@ class FolderCheckpoint:
             raise StartupError(f"the model folder {self._path.name} lacks the tensor {name}")
         file, stored = found
         tensor = file.read(stored)
-        architecture = self._config.architecture
-        if architecture is Architecture.GPT2 and name.endswith(_CONV1D):
+        if self._is_turned(name):
             return tensor.T.contiguous()
-        if architecture is Architecture.GEMMA3 and "norm" in name:
+        if self._config.architecture is Architecture.GEMMA3 and "norm" in name:
             return tensor.float() + 1.0
         return tensor
+
+    def _find(self, name: str) -> tuple[str, Shape | None]:
+        found = self._where.get(_plain(name))
+        if found is None:
+            return name, None
+        file, stored = found
+        shape = file.shape(stored)
+        return stored, shape[::-1] if shape and self._is_turned(name) else shape
+
+    def _is_turned(self, name: str) -> bool:
+        """Whether a matrix is stored with its inputs first."""
+        return self._config.architecture is Architecture.GPT2 and name.endswith(_CONV1D)
 
 
 def _plain(name: str) -> str:
@@ -70,25 +91,30 @@ def _plain(name: str) -> str:
     return name.removeprefix("model.").removeprefix("transformer.")
 
 
-def _shards(path: Path) -> list[str]:
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        weights = _read_json(index).get("weight_map")
-        if not isinstance(weights, dict) or not weights:
-            raise StartupError(f"{path.name}/{index.name} lists no weights")
-        names = sorted({name for name in weights.values() if isinstance(name, str)})
-        strays = [name for name in names if PurePosixPath(name).name != name or "\\" in name]
-        if strays or len(names) != len(set(weights.values())):
-            raise StartupError(f"{path.name}/{index.name} points outside its folder")
-        return names
-    if (path / "model.safetensors").is_file():
-        return ["model.safetensors"]
-    if any(path.glob("pytorch_model*.bin")):
+def _shards(path: Path) -> Mapping[str, frozenset[str]]:
+    """Return the files that hold weights, and which tensors the index expects in each."""
+    if (path / _INDEX).is_file():
+        return _indexed(_read_json(path / _INDEX), f"{path.name}/{_INDEX}")
+    if (path / _WEIGHTS).is_file():
+        return {_WEIGHTS: frozenset()}
+    if any(any(path.glob(pattern)) for pattern in _PICKLES):
         raise StartupError(
             f"the model folder {path.name} has pickled weights only, which are never read;"
             " convert them to safetensors"
         )
-    raise StartupError(f"the model folder {path.name} has no model.safetensors")
+    raise StartupError(f"the model folder {path.name} has no {_WEIGHTS}")
+
+
+def _indexed(index: Mapping[str, Any], name: str) -> Mapping[str, frozenset[str]]:
+    weights = index.get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise StartupError(f"{name} lists no weights")
+    shards: dict[str, set[str]] = {}
+    for tensor, file_name in weights.items():
+        if not isinstance(file_name, str) or not _SHARD.fullmatch(file_name):
+            raise StartupError(f"{name} names a file that is not a .safetensors file beside it")
+        shards.setdefault(file_name, set()).add(tensor)
+    return {file_name: frozenset(shards[file_name]) for file_name in sorted(shards)}
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

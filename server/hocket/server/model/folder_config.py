@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hocket.server.errors import StartupError
-from hocket.server.model.checkpoint import Architecture, DecoderConfig, RopeScaling
+from hocket.server.model.checkpoint import (
+    MOST_CONTEXT_TOKENS,
+    MOST_COUNT,
+    MOST_LAYERS,
+    Architecture,
+    DecoderConfig,
+    RopeScaling,
+    check_config,
+)
 
 _T = TypeVar("_T", int, float, bool, str)
 
@@ -15,7 +23,10 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+_LAYER_KINDS = ("full_attention", "sliding_attention")
 _GEMMA_PERIOD = 6
+_MOST_BITS = 63  # of an integer; what is longer fits nowhere
+_SHOWN = 64  # characters of a text that an error repeats
 
 
 class _Fields:
@@ -31,6 +42,8 @@ class _Fields:
             value = default
         if value is None:
             raise self.broken(f"lacks {key}")
+        if type(value) is int and value.bit_length() > _MOST_BITS:
+            raise self.broken(f"has too large a number as {key}")
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
@@ -39,10 +52,10 @@ class _Fields:
             raise self.broken(f"has {value} as {key}")
         return value
 
-    def count(self, key: str, default: int | None = None) -> int:
+    def count(self, key: str, default: int | None = None, *, most: int = MOST_COUNT) -> int:
         value = self.get(key, int, default)
-        if not 0 < value < 1 << 31:
-            raise self.broken(f"has {value} as {key}")
+        if not 0 < value <= most:
+            raise self.broken(f"has {value} as {key}, which must be from 1 to {most}")
         return value
 
     def table(self, key: str) -> Mapping[str, Any] | None:
@@ -50,6 +63,9 @@ class _Fields:
         if value is not None and not isinstance(value, dict):
             raise self.broken(f"has no object as {key}")
         return value
+
+    def inside(self, table: Mapping[str, Any]) -> "_Fields":
+        return _Fields(table, self._name)
 
     def broken(self, what: str) -> StartupError:
         return StartupError(f"{self._name} {what}")
@@ -65,23 +81,30 @@ def decoder_config(values: Mapping[str, Any], name: str) -> DecoderConfig:
     Raises:
         StartupError: A value is missing or broken, or the model is not supported.
     """
-    kind = values.get("model_type")
     inner = values.get("text_config")
-    if kind == "gemma3" and isinstance(inner, dict):
-        values, kind = {"model_type": "gemma3_text", **inner}, "gemma3_text"
+    if values.get("model_type") == "gemma3" and isinstance(inner, dict):
+        values = {**inner, "model_type": "gemma3_text"}
     fields = _Fields(values, name)
+    kind = fields.get("model_type", str)
     if kind not in set(Architecture):
         supported = ", ".join(Architecture)
-        raise fields.broken(f"is of the model type {kind!r}; supported are {supported}")
-    if kind == Architecture.GPT2:
-        return _gpt2(fields)
-    return _llama_family(fields, Architecture(kind))
+        raise fields.broken(f"is of the model type {_shown(kind)}; supported are {supported}")
+    architecture = Architecture(kind)
+    is_gpt2 = architecture is Architecture.GPT2
+    config = _gpt2(fields) if is_gpt2 else _llama_family(fields, architecture)
+    check_config(config, name)
+    return config
+
+
+def _shown(value: object) -> str:
+    """Return a value from the file as it may stand in an error: short, and on one line."""
+    return repr(value[:_SHOWN] if isinstance(value, str) else type(value).__name__)
 
 
 def _activation(fields: _Fields, key: str, default: str) -> str:
     name = fields.get(key, str, default)
     if name not in _ACTIVATIONS:
-        raise fields.broken(f"has the activation {name!r}, which is not supported")
+        raise fields.broken(f"has the activation {_shown(name)}, which is not supported")
     return _ACTIVATIONS[name]
 
 
@@ -104,12 +127,12 @@ def _gpt2(fields: _Fields) -> DecoderConfig:
         vocabulary_size=fields.count("vocab_size"),
         hidden_size=hidden,
         intermediate_size=fields.count("n_inner", 4 * hidden),
-        num_layers=fields.count("n_layer"),
+        num_layers=fields.count("n_layer", most=MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=heads,
         head_dim=hidden // heads,
         norm_epsilon=fields.get("layer_norm_epsilon", float, 1e-5),
-        max_context_tokens=fields.count("n_positions"),
+        max_context_tokens=fields.count("n_positions", most=MOST_CONTEXT_TOKENS),
         tie_embeddings=fields.get("tie_word_embeddings", bool, True),
         activation=_activation(fields, "activation_function", "gelu_new"),
         attention_bias=True,
@@ -127,11 +150,11 @@ def _llama_family(fields: _Fields, architecture: Architecture) -> DecoderConfig:
     kv_heads = fields.count("num_key_value_heads", heads)
     is_gemma, is_qwen2 = architecture is Architecture.GEMMA3, architecture is Architecture.QWEN2
     head_dim = fields.count("head_dim", 256 if is_gemma else hidden // heads)
-    if heads % kv_heads or head_dim % 2:
-        raise fields.broken(f"has {heads} heads of {head_dim} for {kv_heads} key and value heads")
-    layers = fields.count("num_hidden_layers")
+    layers = fields.count("num_hidden_layers", most=MOST_LAYERS)
     bias = is_qwen2 or fields.get("attention_bias", bool, False)
     scale = fields.get("query_pre_attn_scalar", float, 256.0) if is_gemma else float(head_dim)
+    if scale <= 0:
+        raise fields.broken(f"has {scale} as query_pre_attn_scalar")
     theta, scaling, local = _rope(fields, is_gemma=is_gemma)
     window, sliding = _sliding(fields, architecture, layers)
     begin = fields.values.get("bos_token_id")
@@ -145,7 +168,9 @@ def _llama_family(fields: _Fields, architecture: Architecture) -> DecoderConfig:
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         norm_epsilon=fields.get("rms_norm_eps", float, 1e-6),
-        max_context_tokens=fields.count("max_position_embeddings", 131_072 if is_gemma else None),
+        max_context_tokens=fields.count(
+            "max_position_embeddings", 131_072 if is_gemma else None, most=MOST_CONTEXT_TOKENS
+        ),
         tie_embeddings=fields.get("tie_word_embeddings", bool, is_gemma),
         activation=_activation(
             fields,
@@ -172,6 +197,10 @@ def _llama_family(fields: _Fields, architecture: Architecture) -> DecoderConfig:
 def _rope(fields: _Fields, *, is_gemma: bool) -> tuple[float, RopeScaling | None, float | None]:
     """Return base, scaling and local base, from the old layout of the keys or the new one."""
     parameters = fields.table("rope_parameters")
+    for table in (fields.values, parameters or {}):
+        share = table.get("partial_rotary_factor", 1.0)
+        if share != 1.0:
+            raise fields.broken("rotates only a part of each head, which is not supported")
     default = 1_000_000.0 if is_gemma else 10_000.0
     if parameters is None:
         theta = fields.get("rope_theta", float, default)
@@ -179,18 +208,18 @@ def _rope(fields: _Fields, *, is_gemma: bool) -> tuple[float, RopeScaling | None
         return theta, _scaling(fields, fields.table("rope_scaling")), local
     local = None
     if is_gemma:
-        nested = _Fields(parameters, "rope_parameters")
+        nested = fields.inside(parameters)
         inner = nested.table("sliding_attention") or {}
-        local = _Fields(inner, "rope_parameters").get("rope_theta", float, 10_000.0)
+        local = fields.inside(inner).get("rope_theta", float, 10_000.0)
         parameters = nested.table("full_attention") or {}
-    theta = _Fields(parameters, "rope_parameters").get("rope_theta", float, default)
+    theta = fields.inside(parameters).get("rope_theta", float, default)
     return theta, _scaling(fields, parameters), local
 
 
 def _scaling(fields: _Fields, table: Mapping[str, Any] | None) -> RopeScaling | None:
     if table is None:
         return None
-    inner = _Fields(table, "rope_scaling")
+    inner = fields.inside(table)
     kind = table.get("rope_type", table.get("type", "default"))
     if kind == "default":
         return None
@@ -204,7 +233,7 @@ def _scaling(fields: _Fields, table: Mapping[str, Any] | None) -> RopeScaling | 
             high_frequency_factor=inner.get("high_freq_factor", float),
             original_context_tokens=inner.count("original_max_position_embeddings"),
         )
-    raise fields.broken(f"stretches its positions by {kind!r}, which is not supported")
+    raise fields.broken(f"stretches its positions by {_shown(kind)}, which is not supported")
 
 
 def _sliding(
@@ -220,10 +249,19 @@ def _sliding(
         return None, frozenset()
     window = fields.count("sliding_window")
     kinds = fields.values.get("layer_types")
-    if isinstance(kinds, list):
-        return window, frozenset(i for i, kind in enumerate(kinds) if kind == "sliding_attention")
+    if kinds is not None:
+        return window, _named_sliding(fields, kinds, layers)
     if architecture is Architecture.GEMMA3:
         period = fields.count("sliding_window_pattern", _GEMMA_PERIOD)
         return window, frozenset(i for i in range(layers) if (i + 1) % period)
     first = fields.get("max_window_layers", int, layers) if is_qwen else 0
     return window, frozenset(range(first, layers))
+
+
+def _named_sliding(fields: _Fields, kinds: object, layers: int) -> frozenset[int]:
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise fields.broken(f"has no list of {layers} as layer_types")
+    for kind in kinds:
+        if kind not in _LAYER_KINDS:
+            raise fields.broken(f"has a layer of the type {_shown(kind)}, which is not supported")
+    return frozenset(index for index, kind in enumerate(kinds) if kind == "sliding_attention")

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from hocket.server.errors import StartupError
-from hocket.server.model.checkpoint import Architecture, DecoderConfig, RopeScaling
+from hocket.server.model.checkpoint import (
+    MOST_CONTEXT_TOKENS,
+    MOST_COUNT,
+    MOST_LAYERS,
+    Architecture,
+    DecoderConfig,
+    RopeScaling,
+    Shape,
+    check_config,
+    check_tensors,
+)
 from hocket.server.model.gguf_file import GgufFile
 
 _T = TypeVar("_T", int, float, str)
@@ -72,10 +82,11 @@ class GgufCheckpoint:
             StartupError: It is broken, or of an architecture that is not supported.
         """
         self._file = GgufFile(path)
-        self._name = path.name
-        self._config = _config(self._file, self._name)
+        self._config = _config(self._file, path.name)
         is_gemma = self._config.architecture is Architecture.GEMMA3
         self._layer_names = _GEMMA_LAYER if is_gemma else _LAYER
+        check_config(self._config, path.name)
+        check_tensors(self._config, self._find, path.name)
 
     @property
     def config(self) -> DecoderConfig:
@@ -86,10 +97,6 @@ class GgufCheckpoint:
     def metadata(self) -> Mapping[str, object]:
         """All that the file says of itself, as plain Python values."""
         return self._file.metadata
-
-    def has(self, name: str) -> bool:
-        """Whether the file holds a tensor."""
-        return self._stored_name(name) in self._file.tensors
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor as float32.
@@ -104,6 +111,11 @@ class GgufCheckpoint:
             if ".k_proj." in name:
                 return _unpermute(tensor, self._config.num_kv_heads)
         return tensor
+
+    def _find(self, name: str) -> tuple[str, Shape | None]:
+        stored = self._stored_name(name)
+        info = self._file.tensors.get(stored)
+        return stored, None if info is None else info.shape
 
     def _stored_name(self, name: str) -> str:
         if name in _TOP:
@@ -131,12 +143,21 @@ class _Metadata:
     def get(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
         return self._read(f"{self.architecture}.{key}", kind, default)
 
+    def count(self, key: str, default: int | None = None, *, most: int = MOST_COUNT) -> int:
+        value = self.get(key, int, default)
+        if not 0 < value <= most:
+            raise StartupError(
+                f"{self._file_name} has {value} as {self.architecture}.{key}, which must be from 1"
+                f" to {most}"
+            )
+        return value
+
     def has(self, key: str) -> bool:
         return f"{self.architecture}.{key}" in self._values
 
     def token(self, key: str) -> int | None:
         value = self._values.get(f"tokenizer.ggml.{key}")
-        return value if isinstance(value, int) else None
+        return value if type(value) is int else None
 
     def _read(self, key: str, kind: type[_T], default: _T | None) -> _T:
         value = self._values.get(key, default)
@@ -156,34 +177,35 @@ def _config(file: GgufFile, name: str) -> DecoderConfig:
     architecture = _ARCHITECTURES.get(meta.architecture)
     if architecture is None:
         raise StartupError(
-            f"{name} is of the architecture {meta.architecture!r}; supported are"
+            f"{name} is of the architecture {meta.architecture[:64]!r}; supported are"
             f" {', '.join(_ARCHITECTURES)}"
         )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise StartupError(f"{name} lacks the tensor token_embd.weight")
-    hidden = meta.get("embedding_length", int)
-    heads = meta.get("attention.head_count", int)
-    if not (heads and hidden) or embedding.shape[-1] != hidden:
-        raise StartupError(f"the metadata of {name} contradicts its tensors")
-    head_dim = meta.get("attention.key_length", int, hidden // heads)
-    layers = meta.get("block_count", int)
+    hidden = meta.count("embedding_length")
+    heads = meta.count("attention.head_count")
+    head_dim = meta.count("attention.key_length", hidden // heads)
+    layers = meta.count("block_count", most=MOST_LAYERS)
     is_gemma = architecture is Architecture.GEMMA3
     is_gpt2 = architecture is Architecture.GPT2
     norm = "attention.layer_norm_epsilon" if is_gpt2 else "attention.layer_norm_rms_epsilon"
     window = meta.get("attention.sliding_window", int, 0)
-    scale = hidden // heads if is_gemma and layers >= _GEMMA_LARGEST_LAYERS else head_dim
+    turned = meta.get("rope.dimension_count", int, head_dim)
+    if turned != head_dim and not is_gpt2:
+        raise StartupError(f"{name} rotates {turned} of {head_dim} numbers, which is not supported")
+    scale = hidden / heads if is_gemma and layers >= _GEMMA_LARGEST_LAYERS else head_dim
     return DecoderConfig(
         architecture=architecture,
         vocabulary_size=embedding.shape[0],
         hidden_size=hidden,
-        intermediate_size=meta.get("feed_forward_length", int),
+        intermediate_size=meta.count("feed_forward_length"),
         num_layers=layers,
         num_heads=heads,
-        num_kv_heads=meta.get("attention.head_count_kv", int, heads),
+        num_kv_heads=meta.count("attention.head_count_kv", heads),
         head_dim=head_dim,
         norm_epsilon=meta.get(norm, float),
-        max_context_tokens=meta.get("context_length", int),
+        max_context_tokens=meta.count("context_length", most=MOST_CONTEXT_TOKENS),
         tie_embeddings="output.weight" not in file.tensors,
         activation="gelu_tanh" if is_gemma or is_gpt2 else "silu",
         attention_bias=is_gpt2 or "blk.0.attn_q.bias" in file.tensors,
@@ -224,4 +246,4 @@ def _rope_scaling(file: GgufFile, meta: _Metadata, name: str) -> RopeScaling | N
         return None
     if kind == "linear":
         return RopeScaling(kind="linear", factor=meta.get("rope.scaling.factor", float))
-    raise StartupError(f"{name} stretches its positions by {kind!r}, which is not supported")
+    raise StartupError(f"{name} stretches its positions by {kind[:64]!r}, which is not supported")

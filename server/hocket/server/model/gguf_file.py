@@ -22,10 +22,11 @@ _VERSIONS = (2, 3)
 _MOST_PAIRS = 4_096
 _MOST_TENSORS = 65_536
 _MOST_STRING = 1 << 20
-_MOST_ELEMENTS = 4 << 20
+_MOST_NAME = 1024  # bytes of a key or of a tensor's name
+_MOST_ELEMENTS = 4 << 20  # of all arrays together
 _MOST_DIMENSIONS = 4
 _MOST_ALIGNMENT = 1 << 16
-_MOST_DEPTH = 1  # arrays of arrays are refused
+_SHOWN = 64  # characters of a name that an error repeats
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
@@ -60,6 +61,7 @@ class _Cursor:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._size = len(data)
+        self._elements_left = _MOST_ELEMENTS
         self.at = 0
 
     def take(self, count: int, what: str) -> bytes:
@@ -78,30 +80,35 @@ class _Cursor:
             raise _Broken(f"it declares {value} {what}, more than {most}")
         return value
 
-    def string(self, what: str) -> str:
-        length = self.count("<Q", _MOST_STRING, f"bytes in {what}")
+    def string(self, what: str, most: int = _MOST_STRING) -> str:
+        length = self.count("<Q", most, f"bytes in {what}")
         try:
             return self.take(length, what).decode()
         except UnicodeDecodeError:
             raise _Broken(f"{what} is not UTF-8") from None
 
-    def value(self, kind: int, what: str, depth: int = 0) -> object:
-        if kind == _STRING:
-            return self.string(what)
-        if kind in _SCALARS:
-            form = _SCALARS[kind]
-            (scalar,) = struct.unpack(form, self.take(struct.calcsize(form), what))
-            return scalar
-        if kind != _ARRAY or depth >= _MOST_DEPTH:
-            raise _Broken(f"{what} has an unknown type")
+    def value(self, kind: int, what: str) -> object:
+        if kind != _ARRAY:
+            return self._single(kind, what)
         element = self.number("<I", what)
-        length = self.count("<Q", _MOST_ELEMENTS, f"elements in {what}")
+        length = self.count("<Q", self._elements_left, f"elements in {what}")
+        self._elements_left -= length
         if element in _SCALARS:
             form = _SCALARS[element]
-            size = struct.calcsize(form)
-            raw = self.take(length * size, what)
+            raw = self.take(length * struct.calcsize(form), what)
             return list(struct.unpack(f"<{length}{form[1]}", raw))
-        return [self.value(element, what, depth + 1) for _ in range(length)]
+        if element != _STRING:  # arrays of arrays too are refused
+            raise _Broken(f"{what} has elements of the unknown type {element}")
+        return [self.string(what) for _ in range(length)]
+
+    def _single(self, kind: int, what: str) -> object:
+        if kind == _STRING:
+            return self.string(what)
+        if kind not in _SCALARS:
+            raise _Broken(f"{what} has the unknown type {kind}")
+        form = _SCALARS[kind]
+        (value,) = struct.unpack(form, self.take(struct.calcsize(form), what))
+        return value
 
 
 class GgufFile:
@@ -115,6 +122,8 @@ class GgufFile:
         """
         self._name = path.name
         try:
+            if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+                raise StartupError(f"{path} is not a file")
             with path.open("rb") as file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
@@ -137,7 +146,8 @@ class GgufFile:
             raise StartupError(f"{self._name} lacks the tensor {name}")
         raw = np.frombuffer(self._data[info.start : info.end], dtype=np.uint8)
         try:
-            numbers = _numbers(raw, info)
+            with np.errstate(all="ignore"):  # what overflows is seen in what the model writes
+                numbers = _numbers(raw, info)
         except (NotImplementedError, ValueError):
             raise StartupError(
                 f"{self._name} stores {name} as {info.quantization.name}, which is not supported"
@@ -166,13 +176,15 @@ def _parse(data: mmap.mmap) -> tuple[Mapping[str, object], Mapping[str, TensorIn
     num_pairs = cursor.count("<Q", _MOST_PAIRS, "metadata pairs")
     metadata: dict[str, object] = {}
     for _ in range(num_pairs):
-        key = cursor.string("a metadata key")
+        key = cursor.string("a metadata key", _MOST_NAME)
+        shown = _shown(key)
         if key in metadata:
-            raise _Broken(f"the metadata key {key!r} stands twice")
-        metadata[key] = cursor.value(cursor.number("<I", key), f"the value of {key!r}")
+            raise _Broken(f"the metadata key {shown} stands twice")
+        kind = cursor.number("<I", f"the type of {shown}")
+        metadata[key] = cursor.value(kind, f"the value of {shown}")
     alignment = metadata.get("general.alignment", 32)
     if (
-        not (isinstance(alignment, int) and 0 < alignment <= _MOST_ALIGNMENT)
+        not (type(alignment) is int and 0 < alignment <= _MOST_ALIGNMENT)
         or alignment.bit_count() != 1
     ):
         raise _Broken("its alignment is not a power of two up to 65536")
@@ -181,12 +193,12 @@ def _parse(data: mmap.mmap) -> tuple[Mapping[str, object], Mapping[str, TensorIn
     tensors: dict[str, TensorInfo] = {}
     for name, shape, quantization, offset in declared:
         if name in tensors:
-            raise _Broken(f"the tensor {name!r} stands twice")
+            raise _Broken(f"the tensor {_shown(name)} stands twice")
         if offset % alignment:
-            raise _Broken(f"the tensor {name!r} is not aligned")
+            raise _Broken(f"the tensor {_shown(name)} is not aligned")
         start, size = base + offset, _size(name, shape, quantization)
         if start + size > len(data):
-            raise _Broken(f"it ends inside the tensor {name!r}")
+            raise _Broken(f"it ends inside the tensor {_shown(name)}")
         tensors[name] = TensorInfo(shape, quantization, start, start + size)
     _check_disjoint(tensors)
     return MappingProxyType(metadata), MappingProxyType(tensors)
@@ -195,23 +207,24 @@ def _parse(data: mmap.mmap) -> tuple[Mapping[str, object], Mapping[str, TensorIn
 def _declaration(
     cursor: _Cursor,
 ) -> tuple[str, tuple[int, ...], gguf.GGMLQuantizationType, int]:
-    name = cursor.string("a tensor's name")
-    num_dimensions = cursor.count("<I", _MOST_DIMENSIONS, f"dimensions of {name!r}")
-    shape = tuple(cursor.number("<Q", f"the shape of {name!r}") for _ in range(num_dimensions))
-    kind = cursor.number("<I", f"the type of {name!r}")
+    name = cursor.string("a tensor's name", _MOST_NAME)
+    shown = _shown(name)
+    num_dimensions = cursor.count("<I", _MOST_DIMENSIONS, f"dimensions of {shown}")
+    shape = tuple(cursor.number("<Q", f"the shape of {shown}") for _ in range(num_dimensions))
+    kind = cursor.number("<I", f"the type of {shown}")
     try:
         quantization = gguf.GGMLQuantizationType(kind)
     except ValueError:
-        raise _Broken(f"the tensor {name!r} has the unknown type {kind}") from None
-    return name, shape[::-1], quantization, cursor.number("<Q", f"the offset of {name!r}")
+        raise _Broken(f"the tensor {shown} has the unknown type {kind}") from None
+    return name, shape[::-1], quantization, cursor.number("<Q", f"the offset of {shown}")
 
 
 def _size(name: str, shape: tuple[int, ...], quantization: gguf.GGMLQuantizationType) -> int:
     if not shape or min(shape) == 0:
-        raise _Broken(f"the tensor {name!r} is empty")
+        raise _Broken(f"the tensor {_shown(name)} is empty")
     block, block_bytes = gguf.GGML_QUANT_SIZES[quantization]
     if shape[-1] % block:
-        raise _Broken(f"the rows of {name!r} are not whole blocks")
+        raise _Broken(f"the rows of {_shown(name)} are not whole blocks")
     elements = 1
     for dimension in shape:
         elements *= dimension
@@ -222,5 +235,10 @@ def _check_disjoint(tensors: Mapping[str, TensorInfo]) -> None:
     end = 0
     for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
         if info.start < end:
-            raise _Broken(f"the tensor {name!r} overlaps another one")
+            raise _Broken(f"the tensor {_shown(name)} overlaps another one")
         end = info.end
+
+
+def _shown(name: str) -> str:
+    """Return a name from the file as it may stand in an error: short, and on one line."""
+    return repr(name[:_SHOWN])

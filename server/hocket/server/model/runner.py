@@ -65,6 +65,7 @@ class TorchRunner:
                 f"runner.kv_cache_mib is {config.kv_cache_mib}, but one block of this model takes"
                 f" {needed} MiB"
             )
+        context = min(context, num_blocks * size)  # a sequence that cannot be held never ends
         self._limits = ModelLimits(
             max_context_tokens=context,
             vocabulary_size=self._num_tokens,

@@ -8,10 +8,11 @@ it writes all stacks to stderr and ends the process.
 
 import asyncio
 import faulthandler
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TextIO
 
 from annotated_types import Ge, Le
 
@@ -105,11 +106,20 @@ class Watchdog:
 
     async def wait_stalled(self) -> None:
         """Return once the engine has stalled; keep the alarm for the loop wound up until then."""
+        # Where standard error is no file, as in a notebook, the alarm would have nowhere to write.
+        has_alarm = self._config.loop_seconds > 0 and _has_descriptor(sys.stderr)
         try:
             while not self.is_stalled():
-                if self._config.loop_seconds:
+                if has_alarm:
                     faulthandler.dump_traceback_later(self._config.loop_seconds, exit=True)
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
-            if self._config.loop_seconds:
+            if has_alarm:
                 faulthandler.cancel_dump_traceback_later()
+
+
+def _has_descriptor(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.fileno() >= 0
+    except (OSError, ValueError):
+        return False

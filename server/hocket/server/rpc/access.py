@@ -1,20 +1,28 @@
-"""One record and one log line for each call, and who may make it. Loop thread."""
+"""One record and one log line for each call, who may make it, and how long it may be left unread.
+
+Loop thread. Everything that a call does happens inside `Access`, its writes included, so that
+whatever ends it is seen here, and no text of an exception finds a way around `Boundary`.
+"""
 
 import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
 
-from hocket.server.rpc.handlers import Continuation, Handler, Stream, Unary, each, wrap
+from hocket.server.errors import ReaderTooSlow
+from hocket.server.rpc.boundary import end_call
+from hocket.server.rpc.handlers import Continuation, Handler, Stream, Unary, Writing, each, wrap
 from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.record import CURRENT, AccessRecord, Observers
 from hocket.server.rpc.status import Context
+from hocket.server.telemetry import RequestObserver, RequestRecord
 
 _log = structlog.get_logger("hocket.access")
 
@@ -34,31 +42,23 @@ class AccessConfig:
     keys_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who called: its address, and the id by which it knows the call; empty if it gave none."""
-
-    peer: str
-    correlation_id: str
-
-
 class AccessLog:
     """Writes the canonical line and tells the observers."""
 
     def __init__(self, observers: Observers = ()) -> None:
         self._observers = observers
 
-    def write(self, record: AccessRecord, *, peer: str = "", correlation_id: str = "") -> None:
-        """Tell of a call that ended."""
+    def write(self, record: AccessRecord) -> None:
+        """Tell of a call that ended. Never raises: the call has its own end to tell."""
         ended = record.finish()
         for observer in self._observers:
-            observer.observe_request(ended)
+            _tell(observer, ended)
         _log.info(
             "rpc",
             method=record.method,
             request_id=record.request_id,
-            correlation_id=correlation_id or None,
-            peer=peer,
+            correlation_id=record.correlation_id or None,
+            peer=record.peer,
             model=record.model or None,
             code=record.code,
             reason=record.reason or None,
@@ -76,10 +76,24 @@ class AccessLog:
 
 
 class Access(grpc.aio.ServerInterceptor):
-    """Keeps the record of each call. Put it outside `Boundary`."""
+    """Keeps the record of each call and does its writing. Put it outside `Boundary`."""
 
-    def __init__(self, log: AccessLog, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log: AccessLog,
+        *,
+        write_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make it.
+
+        Args:
+            log: Told of each call that ended.
+            write_seconds: Longest that one message waits for its caller to read.
+            clock: Seconds of a monotonic clock.
+        """
         self._log = log
+        self._write_seconds = write_seconds
         self._clock = clock
 
     async def intercept_service(
@@ -92,50 +106,75 @@ class Access(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or method.startswith(_QUIET):
             return handler
-        name = method.rpartition("/")[2]
-
-        def begin(context: Context) -> tuple[AccessRecord, Caller]:
-            record = AccessRecord(method=name, clock=self._clock, request_id=secrets.token_hex(16))
-            CURRENT.set(record)
-            # Read now: a context must not be touched once its call is over, which crashes.
-            return record, Caller(str(context.peer()), _metadata(context, "x-request-id"))
 
         def unary(behaviour: Unary) -> Unary:
             async def call(request: Any, context: Context) -> Any:
-                record, caller = begin(context)
+                record = self._begin(method, context)
                 try:
                     return await behaviour(request, context)
-                except asyncio.CancelledError:
-                    record.note_failure("CANCELLED", "")
+                except Exception as error:  # noqa: BLE001 - nothing is outside of this
+                    await end_call(context, error, method)
+                except BaseException:
+                    record.note_left()
                     raise
                 finally:
-                    self._end(record, caller)
+                    self._end(record)
 
             return call
 
-        def stream(behaviour: Stream) -> Stream:
-            async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-                record, caller = begin(context)
-                is_whole = False
+        def stream(behaviour: Stream) -> Writing:
+            async def call(request: Any, context: Context) -> None:
+                record = self._begin(method, context)
                 try:
-                    async for response in each(behaviour(request, context)):
-                        yield response
-                    is_whole = True
-                except grpc.aio.AbortError:
-                    is_whole = True  # the boundary noted how it ended
+                    async with aclosing(each(behaviour(request, context))) as responses:
+                        async for response in responses:
+                            await self._write(context, response, record)
+                    record.note_whole()
+                except grpc.aio.InternalError:  # a write found nobody to take it
+                    record.note_left()
+                    raise
+                except Exception as error:  # noqa: BLE001 - nothing is outside of this
+                    await end_call(context, error, method)
+                except BaseException:
+                    record.note_left()
                     raise
                 finally:
-                    if not is_whole:  # the caller left, or its deadline passed
-                        record.note_failure("CANCELLED", "")
-                    self._end(record, caller)
+                    self._end(record)
 
             return call
 
         return wrap(handler, unary=unary, stream=stream)
 
-    def _end(self, record: AccessRecord, caller: Caller) -> None:
-        if not record.is_shared:  # else its generations have lines of their own
-            self._log.write(record, peer=caller.peer, correlation_id=caller.correlation_id)
+    def _begin(self, method: str, context: Context) -> AccessRecord:
+        # All is read now: a context must not be touched once its call is over, which crashes.
+        now = self._clock()
+        remaining: float | None = cast("Any", context).time_remaining()  # whatever its stubs say
+        record = AccessRecord(
+            method=method.rpartition("/")[2],
+            clock=self._clock,
+            arrived=now,
+            deadline=None if remaining is None else now + remaining,
+            peer=str(context.peer()),
+            correlation_id=_metadata(context, "x-request-id"),
+            request_id=secrets.token_hex(16),
+        )
+        CURRENT.set(record)
+        return record
+
+    async def _write(self, context: Context, response: Any, record: AccessRecord) -> None:
+        """Write a response, unless the caller does not read for too long."""
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                await context.write(response)
+        except TimeoutError:
+            error = ReaderTooSlow(limit_seconds=self._write_seconds)
+            record.note_failure(error)  # before the generations of the call are told to end
+            raise error from None
+
+    def _end(self, record: AccessRecord) -> None:
+        # The generations of a shared call have lines of their own.
+        if not record.is_shared or record.code != "OK":
+            self._log.write(record)
 
 
 def guard(keys: Keys) -> Callable[[str, Context], None]:
@@ -145,6 +184,13 @@ def guard(keys: Keys) -> Callable[[str, Context], None]:
         keys.check(method, _metadata(context, "authorization", is_checked=False) or None)
 
     return check
+
+
+def _tell(observer: RequestObserver, record: RequestRecord) -> None:
+    try:
+        observer.observe_request(record)
+    except Exception as error:  # noqa: BLE001 - who watches must not change what is watched
+        _log.error("bug", method=record.method, exc_info=error)
 
 
 def _metadata(context: Context, name: str, *, is_checked: bool = True) -> str:

@@ -66,7 +66,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                     self._guard(method, context)
                     return await behaviour(request_of(raw), context)
                 except Exception as error:  # noqa: BLE001 - this is the net
-                    await _end(context, error, method)
+                    await end_call(context, error, method)
 
             return call
 
@@ -77,7 +77,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                     async for response in each(behaviour(request_of(raw), context)):
                         yield response
                 except Exception as error:  # noqa: BLE001 - this is the net
-                    await _end(context, error, method)
+                    await end_call(context, error, method)
 
             return call
 
@@ -91,15 +91,15 @@ def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
         raise InvalidRequest.of("request", "must be a well-formed message of its type") from None
 
 
-async def _end(context: Context, error: Exception, method: str) -> NoReturn:
+async def end_call(context: Context, error: Exception, method: str) -> NoReturn:
     """End a call with the status of an error; a bug's traceback goes to our log alone."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     record = current_record()
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        await _end(context, error.exceptions[0], method)
+        await end_call(context, error.exceptions[0], method)
     if not isinstance(error, HocketError):
         _log.error("bug", method=method, request_id=record.request_id, exc_info=error)
         error = InternalError()
-    record.note_failure(error.code.value, error.reason.value)
+    record.note_failure(error)
     await abort(context, error, request_id=record.request_id)

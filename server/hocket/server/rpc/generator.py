@@ -1,24 +1,39 @@
 """One generation from request to events, for both kinds of call. Loop thread.
 
-    check fields ▸ take places ▸ tokenise ▸ submit ▸ render what comes ▸ leave
+    check fields ▸ reserve the id ▸ take places ▸ tokenise ▸ submit ▸ render what comes ▸ leave
 
 Whatever ends it, the places come back and the engine is told, without waiting for anything.
 """
 
 import time
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from hocket.server.admission import Admission
 from hocket.server.catalogue import Catalogue
 from hocket.server.engine.protocol import Generation
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle
-from hocket.server.rpc.parse import check, places_of
+from hocket.server.rpc.limits import REQUEST_ID
+from hocket.server.rpc.parse import check
 from hocket.server.rpc.record import AccessRecord
 from hocket.server.rpc.render import Event, EventRenderer
+from hocket.server.text.pieces import Granularity
 from hocket.v1 import generation_pb2
 
-OnSubmit = Callable[[Generation], None]
+OnReserve = Callable[[Generation], None]
+
+_FIELDS = {
+    generation_pb2.Started: "started",
+    generation_pb2.Delta: "delta",
+    generation_pb2.Sentence: "sentence",
+    generation_pb2.Finished: "finished",
+}
+
+
+def field_of(event: Event) -> dict[str, Any]:
+    """Return an event as the field of the `event` that both kinds of response hold it in."""
+    return {_FIELDS[type(event)]: event}
 
 
 class Generator:
@@ -31,6 +46,7 @@ class Generator:
         catalogue: Catalogue,
         admission: Admission,
         executors: Executors,
+        max_message_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make it.
@@ -40,12 +56,14 @@ class Generator:
             catalogue: The models.
             admission: The door.
             executors: Where prompts are tokenised.
+            max_message_bytes: The longest message that can be sent.
             clock: The clock that the engine reads deadlines by.
         """
         self._lifecycle = lifecycle
         self._catalogue = catalogue
         self._admission = admission
         self._executors = executors
+        self._max_message_bytes = max_message_bytes
         self._clock = clock
 
     async def events(
@@ -53,44 +71,49 @@ class Generator:
         request: generation_pb2.GenerateRequest,
         record: AccessRecord,
         *,
-        connection: str,
-        remaining: float | None,
-        on_submit: OnSubmit = lambda _: None,
+        on_reserve: OnReserve = lambda _: None,
     ) -> AsyncGenerator[Event]:
         """Yield the events of one request.
 
         Args:
             request: As it came.
-            record: Is told what becomes of it.
-            connection: Names the caller's connection.
-            remaining: Seconds until the call's deadline; None without one.
-            on_submit: Given the generation once the engine has it.
+            record: Knows its connection and deadline, and is told what becomes of it.
+            on_reserve: Given the generation once its id is taken, before its prompt is tokenised.
 
         Raises:
             HocketError: It is refused, or fails.
         """
         arrived = self._clock()
+        if REQUEST_ID.fullmatch(request.request_id):
+            record.request_id = request.request_id  # the name that a refusal is told under, too
         self._lifecycle.check_accepting()
         model = self._catalogue.find(request.model)
         record.model = model.description.name
-        places = places_of(request)
-        checked = check(request, model, arrived=arrived, remaining=remaining)
+        checked = check(
+            request,
+            model,
+            arrived=arrived,
+            remaining=record.remaining_seconds(),
+            max_message_bytes=self._max_message_bytes,
+        )
         record.request_id = checked.request_id
-        with self._admission.enter_nowait(connection, places):
-            submit = await self._executors.run_text(checked.encode)
-            record.prompt_tokens = len(submit.prompt_token_ids)
-            generation = model.engine.submit_nowait(submit)
-            on_submit(generation)
-            renderer = EventRenderer(
-                tokenizer=model.tokenizer,
-                model=model.description.name,
-                seed=submit.sampling.seed,
-            )
-            try:
+        record.is_by_token = checked.granularity is Granularity.TOKEN
+        generation = model.engine.reserve_nowait(checked.request_id)
+        try:
+            on_reserve(generation)
+            with self._admission.enter_nowait(record.peer, checked.choices):
+                submit = await generation.prepare(lambda: self._executors.run_text(checked.encode))
+                record.prompt_tokens = len(submit.prompt_token_ids)
+                generation.submit_nowait(submit)
+                renderer = EventRenderer(
+                    tokenizer=model.tokenizer,
+                    model=model.description.name,
+                    seed=submit.sampling.seed,
+                    request_id=submit.request_id,
+                )
                 async for output in generation:
                     record.note_output(output)
-                    for event in renderer.events(output):
-                        record.sentences = renderer.sentences
+                    for event in await renderer.events(output):
                         yield event
-            finally:
-                generation.close_nowait()
+        finally:
+            generation.close_nowait()

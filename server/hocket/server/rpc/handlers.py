@@ -15,13 +15,14 @@ else:
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Writing = Callable[[Any, Context], Awaitable[None]]
 
 
 def wrap(
     handler: Handler,
     *,
     unary: Callable[[Unary], Unary],
-    stream: Callable[[Stream], Stream],
+    stream: Callable[[Stream], Stream | Writing],
     is_raw: bool = False,
 ) -> Handler:
     """Return a handler with something around it.
@@ -29,7 +30,7 @@ def wrap(
     Args:
         handler: Takes one request or a stream of them.
         unary: Wraps a behaviour that returns one response.
-        stream: Wraps a behaviour that yields responses.
+        stream: Wraps a behaviour that yields responses; what it makes yields or writes them.
         is_raw: Hand requests over as bytes.
     """
     sent = "stream" if handler.request_streaming else "unary"
@@ -41,7 +42,7 @@ def wrap(
     return make(wrapped, deserializer, handler.response_serializer)
 
 
-async def each(responses: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def each(responses: AsyncIterator[Any]) -> AsyncGenerator[Any]:
     """Yield responses and close their generator at once when the reader leaves."""
     if isinstance(responses, AsyncGenerator):
         async with aclosing(responses) as closing:

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from hocket.server.errors import FieldViolation, InvalidRequest
+from hocket.server.errors import FieldViolation, InvalidRequest, Reason
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
@@ -17,7 +17,10 @@ MAX_STOP_TOKENS = 64
 MAX_LOGIT_BIASES = 1_024
 MAX_MESSAGES = 1_024
 MAX_TEXTS = 1_024
+MAX_COUNTED_BYTES = 1_048_576
 MAX_DETOKENIZED = 1_048_576
+MAX_BUDGET_SECONDS = 315_576_000_000
+MAX_NANOS = 999_999_999
 DEFAULT_MAX_TOKENS = 512
 # No token of any served vocabulary is longer on average; far more text cannot fit the context.
 MAX_BYTES_PER_TOKEN = 64
@@ -63,13 +66,24 @@ RANGES = {
 
 @dataclass(slots=True)
 class Violations:
-    """Collects what is wrong with a request, so that all of it is told at once."""
+    """Collects what is wrong with a request, so that all of it is told at once.
+
+    A prompt that is too long gives the whole its reason, whatever else is wrong.
+    """
 
     found: list[FieldViolation] = field(default_factory=list)
+    _reason: Reason = Reason.FIELD_INVALID
+    _metadata: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, description: str) -> None:
         """Note one violation."""
         self.found.append(FieldViolation(field=name, description=description))
+
+    def add_too_long(self, name: str, count: int, most: int) -> None:
+        """Note a prompt of at least so many tokens."""
+        self.add(name, f"has at least {count} tokens, more than {most}")
+        self._reason = Reason.PROMPT_TOO_LONG
+        self._metadata = {"prompt_tokens": str(count), "max_prompt_tokens": str(most)}
 
     def check_range(self, name: str, value: float, bounds: Range | None = None) -> None:
         """Note a value outside its range; the table has it unless given."""
@@ -78,10 +92,17 @@ class Violations:
             what = f"{bounds}" + ("" if math.isfinite(value) else "; it is not a number")
             self.add(name, what)
 
-    def check_count(self, name: str, count: int, most: int) -> None:
-        """Note a repeated field with too many values."""
+    def check_count(self, name: str, count: int, most: int) -> bool:
+        """Note a repeated field with too many values; return whether it may be looked through."""
         if count > most:
             self.add(name, f"must have at most {most} values; it has {count}")
+        return count <= most
+
+    def check_bytes(self, name: str, text: str, most: int) -> None:
+        """Note a text that is too long."""
+        size = len(text.encode())
+        if size > most:
+            self.add(name, f"must have at most {most} bytes; it has {size}")
 
     def raise_any(self) -> None:
         """Return if nothing is wrong.
@@ -90,4 +111,4 @@ class Violations:
             InvalidRequest: Something is.
         """
         if self.found:
-            raise InvalidRequest(*self.found)
+            raise InvalidRequest(*self.found, reason=self._reason, metadata=self._metadata)

@@ -1,21 +1,24 @@
 """The gRPC server itself: address, TLS, HTTP/2 options, services. Loop thread."""
 
+import asyncio
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import grpc
 from annotated_types import Ge, Le
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from hocket.server.errors import StartupError
 from hocket.server.rpc.control import ControlService
 from hocket.server.rpc.generation import GenerationService
+from hocket.server.rpc.handlers import Continuation, Handler
 from hocket.server.rpc.health import HealthService
 from hocket.server.rpc.models import ModelService
+from hocket.server.rpc.reflection import Reflection
 from hocket.server.rpc.texts import TextService
 from hocket.v1 import (
     control_pb2,
@@ -38,6 +41,8 @@ _METADATA_BYTES = 8_192
 _LEAST_PING_MS = 10_000
 _WINDOW_BYTES = 65_536
 _IDLE_MS = 900_000
+_BACKGROUND = ("/grpc.health.v1.", "/grpc.reflection.")
+_FAREWELL_SECONDS = 1.0  # for readers of background streams to hear that they ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,10 @@ class ListenerConfig:
             Empty: callers need none.
         max_message_kib: Longest message taken or sent, in KiB.
         max_concurrent_streams: Most calls of one connection at once; clients queue above it.
+        max_generations_per_stream: Most generations of one `GenerateMany` call that are worked on
+            at once; further ones wait, in the server or unread.
+        write_seconds: Longest that a message waits for its caller to read; after it the call ends
+            with READER_TOO_SLOW and its places come back.
         keepalive_seconds: A connection that is silent this long is asked whether it lives.
         reflection: Whether generic clients may ask for the services and their messages.
         control: Whether `ControlService` is enabled.
@@ -66,6 +75,8 @@ class ListenerConfig:
     tls_client_ca: str = ""
     max_message_kib: Annotated[int, Ge(16), Le(16_384)] = 4_096
     max_concurrent_streams: Annotated[int, Ge(1), Le(65_536)] = 256
+    max_generations_per_stream: Annotated[int, Ge(1), Le(65_536)] = 256
+    write_seconds: Annotated[float, Ge(0.1), Le(86_400)] = 30.0
     keepalive_seconds: Annotated[int, Ge(1), Le(7_200)] = 20
     reflection: bool = True
     control: bool = False
@@ -87,8 +98,10 @@ class Listener:
     ) -> None:
         """Build a server that does not listen yet."""
         self._config = config
+        self._leaving = asyncio.Event()
+        self._calls = _Calls()
         self._server = grpc.aio.server(
-            interceptors=list(interceptors), options=_options(config), compression=None
+            interceptors=[self._calls, *interceptors], options=_options(config), compression=None
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, self._server)
         text_pb2_grpc.add_TextServiceServicer_to_server(texts, self._server)
@@ -97,39 +110,87 @@ class Listener:
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
         if config.reflection:
             names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+            reflection = Reflection(names, self._leaving)
+            self._server.add_generic_rpc_handlers(reflection.handlers())
 
     async def start(self) -> str:
         """Listen; return the address that was bound.
 
         Raises:
             StartupError: The address cannot be bound, must not be without TLS, or a TLS file is
-                missing.
+                missing or broken.
         """
-        config = self._config
-        host, _, _ = config.address.rpartition(":")
-        credentials = _credentials(config)
-        if credentials is None and not (config.allow_insecure or _is_loopback(host)):
+        address = self._config.address
+        host, _, _ = address.rpartition(":")
+        is_socket_file = address.startswith("unix:")
+        credentials = _credentials(self._config)
+        if credentials is None and not (
+            self._config.allow_insecure or is_socket_file or _is_loopback(host)
+        ):
             raise StartupError(
-                f"{config.address} is not a loopback address: give it TLS"
+                f"{address} is not a loopback address: give it TLS"
                 " (listener.tls_certificate) or set listener.allow_insecure"
             )
         try:
             port = (
-                self._server.add_secure_port(config.address, credentials)
+                self._server.add_secure_port(address, credentials)
                 if credentials
-                else self._server.add_insecure_port(config.address)
+                else self._server.add_insecure_port(address)
             )
         except RuntimeError:
             port = 0
         if not port:
-            raise StartupError(f"cannot listen on {config.address}: it is taken or not ours")
+            raise StartupError(f"cannot listen on {address}: it is taken or not ours")
         await self._server.start()
-        return f"{host}:{port}"
+        return address if is_socket_file else f"{host}:{port}"
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no more calls; return when all have ended, cancelled after the grace. Repeatable."""
-        await self._server.stop(grace_seconds)
+        """Take no more calls; return when all have ended, cancelled after the grace. Repeatable.
+
+        Health and reflection streams do not count: they end by themselves, and where a reader
+        does not take even that, they are cancelled once nothing else runs.
+        """
+        self._leaving.set()
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(self._server.stop(grace_seconds))
+            quiet = group.create_task(self._calls.wait_none())
+            await asyncio.wait({stopping, quiet}, return_when=asyncio.FIRST_COMPLETED)
+            quiet.cancel()
+            if not (await asyncio.wait({stopping}, timeout=_FAREWELL_SECONDS))[0]:
+                await self._server.stop(0)
+
+
+class _Calls(grpc.aio.ServerInterceptor):
+    """Counts the calls in progress, but for those in the background. Put it outermost."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._changed = asyncio.Event()
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Count a call until its task ends, which is when its status was sent."""
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("an interceptor runs outside of a task. This is a bug.")
+        if not str(handler_call_details.method).startswith(_BACKGROUND):
+            self._tasks.add(task)
+            task.add_done_callback(self._forget)
+        handler: Handler | None = await continuation(handler_call_details)
+        return handler
+
+    async def wait_none(self) -> None:
+        """Wait until none is in progress."""
+        while self._tasks:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._changed.set()
 
 
 def _options(config: ListenerConfig) -> list[tuple[str, int]]:
@@ -159,20 +220,50 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host.startswith("unix:")
+        return False
 
 
 def _credentials(config: ListenerConfig) -> grpc.ServerCredentials | None:
-    if not config.tls_certificate and not config.tls_key:
+    files = (config.tls_certificate, config.tls_key)
+    if not any(files):
+        if config.tls_client_ca:
+            raise StartupError("listener.tls_client_ca needs listener.tls_certificate and tls_key")
         return None
-    key, chain = _file(config.tls_key), _file(config.tls_certificate)
-    if not config.tls_client_ca:
-        return grpc.ssl_server_credentials([(key, chain)])
+    if not all(files):
+        raise StartupError("listener.tls_certificate and listener.tls_key go together")
+    chain, key = (_file(path) for path in files)
+    authorities = _file(config.tls_client_ca) if config.tls_client_ca else None
+    _check_tls(config)
     return grpc.ssl_server_credentials(
         [(key, chain)],
-        root_certificates=_file(config.tls_client_ca),
-        require_client_auth=True,
+        root_certificates=authorities,
+        require_client_auth=authorities is not None,
     )
+
+
+def _check_tls(config: ListenerConfig) -> None:
+    """Read the files once with Python's own TLS: gRPC would say no more than that it cannot bind.
+
+    Raises:
+        StartupError: They are not what they should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # The password keeps an encrypted key from asking the terminal for one.
+        context.load_cert_chain(config.tls_certificate, config.tls_key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise StartupError(
+            f"the TLS files {config.tls_certificate!r} and {config.tls_key!r} are not a"
+            " certificate chain and its private key in clear text, as PEM"
+        ) from error
+    if not config.tls_client_ca:
+        return
+    try:
+        context.load_verify_locations(config.tls_client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise StartupError(
+            f"the TLS file {config.tls_client_ca!r} holds no certificate as PEM"
+        ) from error
 
 
 def _file(path: str) -> bytes:

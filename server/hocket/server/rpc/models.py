@@ -2,8 +2,9 @@
 
 from hocket.server.catalogue import Catalogue, ServedModel
 from hocket.server.errors import NotReady
+from hocket.server.rpc.inputs import max_prompt_tokens
 from hocket.server.rpc.limits import MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_STRINGS
-from hocket.server.rpc.parse import max_completion_tokens, max_prompt_tokens
+from hocket.server.rpc.parse import max_completion_tokens
 from hocket.server.rpc.status import Context
 from hocket.v1 import model_pb2, model_pb2_grpc
 

@@ -1,50 +1,30 @@
 """From protobuf to the engine's own types: field violations are born here and nowhere else.
 
 Two halves, since tokenising takes time: `check` looks at every field on the loop's thread, before
-anything is done for the request; `Checked.encode` runs on a text thread and meets the prompt's
-length.
+anything is done for the request, and keeps nothing of the message; `Checked.encode` runs on a text
+thread and meets the prompt's length and what the answer may weigh.
 """
 
-import math
+import dataclasses
 import secrets
 from dataclasses import dataclass
 
 from hocket.server.catalogue import ServedModel
 from hocket.server.engine.commands import Submit
-from hocket.server.engine.sampling import SamplingParams
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import FieldViolation, InvalidRequest, Reason
-from hocket.server.rpc.limits import (
-    DEFAULT_MAX_TOKENS,
-    MAX_BYTES_PER_TOKEN,
-    MAX_MESSAGES,
-    REQUEST_ID,
-    ROLES,
-    Violations,
-)
+from hocket.server.rpc.inputs import Input, max_prompt_tokens, parse_input
+from hocket.server.rpc.limits import MAX_BUDGET_SECONDS, MAX_NANOS, REQUEST_ID, Violations
 from hocket.server.rpc.parse_options import (
-    check_stopping,
+    default_max_tokens,
     parse_granularity,
     parse_sampling,
     parse_sentences,
     parse_stopping,
 )
+from hocket.server.rpc.weights import finished_bytes, piece_bytes
 from hocket.server.text.pieces import Granularity, SentenceOptions
-from hocket.server.text.tokenizer import ChatMessage
 from hocket.v1 import generation_pb2
-
-
-def places_of(request: generation_pb2.GenerateRequest) -> int:
-    """Return how many places in the batch a request takes.
-
-    Raises:
-        InvalidRequest: `output.n` is out of range.
-    """
-    if not request.output.HasField("n"):
-        return 1
-    violations = Violations()
-    violations.check_range("output.n", request.output.n)
-    violations.raise_any()
-    return request.output.n
 
 
 def max_completion_tokens(model: ServedModel) -> int:
@@ -52,97 +32,106 @@ def max_completion_tokens(model: ServedModel) -> int:
     return model.limits.max_context_tokens - 1
 
 
-def max_prompt_tokens(model: ServedModel) -> int:
-    """Return the most tokens that a prompt may have: all of the context but one to write."""
-    return model.limits.max_context_tokens - 1
-
-
-_MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A request whose fields are good; only its prompt is not tokenised yet.
+    """A request whose fields are good; only its input is not tokenised yet.
 
     Attributes:
         request_id: Given or made.
         model: Who answers.
+        input: What is continued.
+        sampling: How tokens are drawn.
+        stopping: When the text ends; `max_tokens` holds only if `has_max_tokens`.
+        has_max_tokens: Whether the caller set it.
+        choices: How many answers; each takes a place in the batch.
+        granularity: In which pieces text is handed out.
+        sentences: How sentences are cut, where that is asked for.
+        priority: Lower runs first.
         arrived: When it had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, of the same clock.
+        max_message_bytes: The longest message that can be sent.
     """
 
-    request: generation_pb2.GenerateRequest
     request_id: str
     model: ServedModel
+    input: Input
     sampling: SamplingParams
+    stopping: StoppingParams
+    has_max_tokens: bool
     choices: int
     granularity: Granularity
     sentences: SentenceOptions
+    priority: int
     arrived: float
     deadline: float | None
+    max_message_bytes: int
 
     def encode(self) -> Submit:
-        """Tokenise the prompt and return what the engine takes. Text thread.
+        """Tokenise the input and return what the engine takes. Text thread.
 
         Raises:
-            InvalidRequest: The prompt is empty, too long, or refused by the chat template.
+            InvalidRequest: The input is empty, too long, or refused by the chat template; or what
+                is told of its tokens, or of those written, might not fit into a message.
         """
-        token_ids = self._prompt()
-        most = max_prompt_tokens(self.model)
+        token_ids = self.input.encode()
         if not token_ids:
             raise InvalidRequest(
-                FieldViolation(field=self._input_field, description="must hold at least one token"),
+                FieldViolation(field=self.input.field, description="must hold at least one token"),
                 reason=Reason.PROMPT_EMPTY,
             )
+        size = self.model.limits.vocabulary_size
+        if max(token_ids) >= size:
+            # Some tokenizers know tokens that their model has no embedding for.
+            stray = next(token_id for token_id in token_ids if token_id >= size)
+            raise InvalidRequest.of(
+                self.input.field, f"holds the token {stray}, which the model cannot read"
+            )
+        violations = Violations()
+        most = max_prompt_tokens(self.model)
         if len(token_ids) > most:
-            raise _too_long(self._input_field, len(token_ids), most)
+            violations.add_too_long(self.input.field, len(token_ids), most)
+            violations.raise_any()
         room = self.model.limits.max_context_tokens - len(token_ids)
-        stopping = self.request.stopping
-        # What was asked for may reach past the context, which then ends the text and says so.
-        is_set = stopping.HasField("max_tokens")
-        max_tokens = stopping.max_tokens if is_set else min(DEFAULT_MAX_TOKENS, room)
+        stopping = self.stopping
+        if not self.has_max_tokens:
+            max_tokens = default_max_tokens(stopping.min_tokens, room)
+            stopping = dataclasses.replace(stopping, max_tokens=max_tokens)
+        # More may be asked for than the context has room for, which then ends the text and says so.
+        self._weigh(len(token_ids), min(stopping.max_tokens, room), violations)
+        violations.raise_any()
         return Submit(
             request_id=self.request_id,
             prompt_token_ids=token_ids,
             sampling=self.sampling,
-            stopping=parse_stopping(stopping, max_tokens=max_tokens),
+            stopping=stopping,
             choices=self.choices,
             granularity=self.granularity,
             sentences=self.sentences,
-            priority=self.request.priority,
+            priority=self.priority,
             arrived=self.arrived,
             deadline=self.deadline,
         )
 
-    @property
-    def _input_field(self) -> str:
-        return {"chat": "chat.messages", "tokens": "tokens.token_ids"}.get(
-            self.request.WhichOneof("input") or "", "prompt"
+    def _weigh(self, prompt_tokens: int, max_tokens: int, violations: Violations) -> None:
+        """Note an answer that might not fit into a message."""
+        tokenizer, sampling = self.model.tokenizer, self.sampling
+        if sampling.prompt_logprobs is not None:
+            weight = finished_bytes(tokenizer, prompt_tokens, sampling.prompt_logprobs)
+            self._weigh_field("output.prompt_logprobs", weight, violations)
+        weight = piece_bytes(
+            tokenizer, max_tokens, sampling.logprobs, self.granularity, self.sentences
         )
+        name = "stopping.max_tokens" if sampling.logprobs is None else "output.logprobs"
+        self._weigh_field(name, weight, violations)
 
-    def _prompt(self) -> tuple[int, ...]:
-        request, model = self.request, self.model
-        match request.WhichOneof("input"):
-            case "tokens":
-                return tuple(request.tokens.token_ids)
-            case "chat":
-                template = model.chat_template
-                if template is None:
-                    raise InvalidRequest.of("chat", "this model has no chat template")
-                chat = request.chat
-                opens = not chat.HasField("add_generation_prompt") or chat.add_generation_prompt
-                messages = [
-                    ChatMessage(role=message.role, content=message.content)
-                    for message in chat.messages
-                ]
-                return template.encode(messages, add_generation_prompt=opens)
-            case _:
-                encoding = model.tokenizer.encode(
-                    request.prompt,
-                    add_special=bool(request.prompt),
-                    parse_special=request.parse_special_tokens,
-                )
-                return encoding.token_ids
+    def _weigh_field(self, name: str, weight: int, violations: Violations) -> None:
+        most = self.max_message_bytes
+        if weight > most:
+            violations.add(
+                name,
+                f"must be less for so many tokens: the answer may take {weight} bytes,"
+                f" a message at most {most}",
+            )
 
 
 def check(
@@ -151,6 +140,7 @@ def check(
     *,
     arrived: float,
     remaining: float | None,
+    max_message_bytes: int,
 ) -> Checked:
     """Check every field of a request before any work is done for it. Loop thread.
 
@@ -159,6 +149,7 @@ def check(
         model: Who would answer.
         arrived: When it had been read, in seconds of the monotonic clock.
         remaining: Seconds until the call's own deadline; None without one.
+        max_message_bytes: The longest message that can be sent.
 
     Raises:
         InvalidRequest: With all violations of all fields.
@@ -166,7 +157,7 @@ def check(
     violations = Violations()
     if request.request_id and not REQUEST_ID.fullmatch(request.request_id):
         violations.add("request_id", "must be 1 to 128 characters of A-Z a-z 0-9 - _ . :")
-    _check_input(request, model, violations)
+    parsed = parse_input(request, model, violations)
     size = model.limits.vocabulary_size
     sampling = parse_sampling(
         request.sampling,
@@ -175,7 +166,7 @@ def check(
         fresh_seed=secrets.randbits(64),
         violations=violations,
     )
-    check_stopping(
+    stopping, max_tokens = parse_stopping(
         request.stopping,
         vocabulary_size=size,
         max_completion_tokens=max_completion_tokens(model),
@@ -190,51 +181,20 @@ def check(
     deadline = _deadline(request, arrived, remaining, violations)
     violations.raise_any()
     return Checked(
-        request=request,
         request_id=request.request_id or secrets.token_hex(16),
         model=model,
+        input=parsed,
         sampling=sampling,
+        stopping=stopping,
+        has_max_tokens=max_tokens is not None,
         choices=choices,
         granularity=granularity,
         sentences=sentences,
+        priority=request.priority,
         arrived=arrived,
         deadline=deadline,
+        max_message_bytes=max_message_bytes,
     )
-
-
-def _check_input(  # noqa: C901 - one branch for each kind of input
-    request: generation_pb2.GenerateRequest, model: ServedModel, violations: Violations
-) -> None:
-    most = max_prompt_tokens(model)
-    most_bytes = model.limits.max_context_tokens * MAX_BYTES_PER_TOKEN
-    match request.WhichOneof("input"):
-        case None:
-            violations.add("input", "one of prompt, chat and tokens must be set")
-        case "prompt":
-            if len(request.prompt) > most_bytes:
-                raise _too_long("prompt", len(request.prompt) // MAX_BYTES_PER_TOKEN, most)
-        case "tokens":
-            token_ids = request.tokens.token_ids
-            if len(token_ids) > most:
-                raise _too_long("tokens.token_ids", len(token_ids), most)
-            size = model.limits.vocabulary_size
-            stray = next((i for i, token in enumerate(token_ids) if token >= size), None)
-            if stray is not None:
-                violations.add(f"tokens.token_ids[{stray}]", f"must be below {size}")
-        case "chat":
-            messages = request.chat.messages
-            if not 1 <= len(messages) <= MAX_MESSAGES:
-                violations.add("chat.messages", f"must have from 1 to {MAX_MESSAGES} values")
-            for index, message in enumerate(messages[:MAX_MESSAGES]):
-                if message.role not in ROLES:
-                    violations.add(
-                        f"chat.messages[{index}].role", f"must be one of {', '.join(ROLES)}"
-                    )
-            total = sum(len(message.content) for message in messages)
-            if total > most_bytes:
-                raise _too_long("chat.messages", total // MAX_BYTES_PER_TOKEN, most)
-            if model.chat_template is None:
-                violations.add("chat", "this model has no chat template")
 
 
 def _deadline(
@@ -245,16 +205,12 @@ def _deadline(
 ) -> float | None:
     times = [] if remaining is None else [remaining]
     if request.HasField("time_budget"):
-        budget = request.time_budget.seconds + request.time_budget.nanos * 1e-9
-        if not (0 < budget < math.inf) or request.time_budget.seconds > _MOST_SECONDS:
-            violations.add("time_budget", "must be above 0")
-        times.append(budget)
+        seconds, nanos = request.time_budget.seconds, request.time_budget.nanos
+        if not 0 <= nanos <= MAX_NANOS:
+            violations.add("time_budget.nanos", f"must be from 0 to {MAX_NANOS}")
+        elif not 0 < seconds + nanos * 1e-9 <= MAX_BUDGET_SECONDS:
+            violations.add(
+                "time_budget", f"must be above 0 and at most {MAX_BUDGET_SECONDS} seconds"
+            )
+        times.append(seconds + nanos * 1e-9)
     return arrived + min(times) if times else None
-
-
-def _too_long(name: str, count: int, most: int) -> InvalidRequest:
-    return InvalidRequest(
-        FieldViolation(field=name, description=f"has at least {count} tokens, more than {most}"),
-        reason=Reason.PROMPT_TOO_LONG,
-        metadata={"prompt_tokens": str(count), "max_prompt_tokens": str(most)},
-    )

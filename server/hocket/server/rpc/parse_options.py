@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.rpc.limits import (
+    DEFAULT_MAX_TOKENS,
     MAX_LOGIT_BIASES,
     MAX_STOP_BYTES,
     MAX_STOP_STRINGS,
@@ -63,8 +64,10 @@ def parse_sampling(
     for name, value in numbers.items():
         violations.check_range(f"sampling.{name}", value)
     violations.check_range("sampling.top_k", options.top_k, Range(0, vocabulary_size))
-    violations.check_count("sampling.logit_bias", len(options.logit_bias), MAX_LOGIT_BIASES)
-    for token_id, bias in sorted(options.logit_bias.items())[:MAX_LOGIT_BIASES]:
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    if violations.check_count("sampling.logit_bias", len(options.logit_bias), MAX_LOGIT_BIASES):
+        logit_bias = tuple(sorted(options.logit_bias.items()))
+    for token_id, bias in logit_bias:
         name = f"sampling.logit_bias[{token_id}]"
         if token_id >= vocabulary_size:
             violations.add(name, f"must have a token id below {vocabulary_size}")
@@ -76,53 +79,64 @@ def parse_sampling(
         **numbers,
         top_k=options.top_k,
         seed=options.seed if options.HasField("seed") else fresh_seed,
-        logit_bias=tuple(sorted(options.logit_bias.items())),
+        logit_bias=logit_bias,
         logprobs=output.logprobs if output.HasField("logprobs") else None,
         prompt_logprobs=output.prompt_logprobs if output.HasField("prompt_logprobs") else None,
     )
 
 
-def check_stopping(
+def parse_stopping(
     options: options_pb2.StoppingOptions,
     *,
     vocabulary_size: int,
     max_completion_tokens: int,
     violations: Violations,
-) -> None:
-    """Note what is wrong with stopping options."""
-    if options.HasField("max_tokens"):
+) -> tuple[StoppingParams, int | None]:
+    """Return when a text ends, and `max_tokens` if it was set.
+
+    What was not set is known only with the prompt: `default_max_tokens` tells it then.
+    """
+    most = options.max_tokens if options.HasField("max_tokens") else None
+    if most is not None:
         bounds = Range(1, max_completion_tokens)
-        violations.check_range("stopping.max_tokens", options.max_tokens, bounds)
-        if options.min_tokens > options.max_tokens:
+        violations.check_range("stopping.max_tokens", most, bounds)
+        if options.min_tokens > most:
             violations.add("stopping.min_tokens", "must not be above stopping.max_tokens")
     bounds = Range(0, max_completion_tokens)
     violations.check_range("stopping.min_tokens", options.min_tokens, bounds)
-    violations.check_count("stopping.stop", len(options.stop), MAX_STOP_STRINGS)
-    for index, stop in enumerate(options.stop[:MAX_STOP_STRINGS]):
-        if not 1 <= len(stop.encode()) <= MAX_STOP_BYTES:
+    stop: tuple[str, ...] = ()
+    if violations.check_count("stopping.stop", len(options.stop), MAX_STOP_STRINGS):
+        stop = tuple(options.stop)
+    for index, text in enumerate(stop):
+        if not 1 <= len(text.encode()) <= MAX_STOP_BYTES:
             name = f"stopping.stop[{index}]"
             violations.add(name, f"must have from 1 to {MAX_STOP_BYTES} bytes")
+    token_ids: tuple[int, ...] = ()
     count = len(options.stop_token_ids)
-    violations.check_count("stopping.stop_token_ids", count, MAX_STOP_TOKENS)
-    for index, token_id in enumerate(options.stop_token_ids[:MAX_STOP_TOKENS]):
+    if violations.check_count("stopping.stop_token_ids", count, MAX_STOP_TOKENS):
+        token_ids = tuple(options.stop_token_ids)
+    for index, token_id in enumerate(token_ids):
         if token_id >= vocabulary_size:
             violations.add(f"stopping.stop_token_ids[{index}]", f"must be below {vocabulary_size}")
-
-
-def parse_stopping(options: options_pb2.StoppingOptions, *, max_tokens: int) -> StoppingParams:
-    """Return when a text ends, of options that were checked.
-
-    Args:
-        options: What the caller set.
-        max_tokens: What holds for this prompt.
-    """
-    return StoppingParams(
-        max_tokens=max_tokens,
-        min_tokens=min(options.min_tokens, max_tokens),
-        stop=tuple(options.stop),
-        stop_token_ids=frozenset(options.stop_token_ids),
+    params = StoppingParams(
+        max_tokens=DEFAULT_MAX_TOKENS if most is None else most,
+        min_tokens=options.min_tokens,
+        stop=stop,
+        stop_token_ids=frozenset(token_ids),
         ignore_eos=options.ignore_eos,
     )
+    return params, most
+
+
+def default_max_tokens(min_tokens: int, room: int) -> int:
+    """Return the most tokens that are written if the caller did not say.
+
+    Args:
+        min_tokens: What the caller wants at least. It may reach past the context, which then ends
+            the text and says so.
+        room: What the prompt leaves of the context.
+    """
+    return max(min_tokens, min(DEFAULT_MAX_TOKENS, room))
 
 
 def parse_granularity(

@@ -17,7 +17,7 @@ from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
 from hocket.server.rpc.models import ModelService
 from hocket.server.rpc.record import Observers
-from hocket.server.rpc.texts import TextService
+from hocket.server.rpc.texts import TextService, text_admission
 
 
 def build_listener(
@@ -49,17 +49,26 @@ def build_listener(
         StartupError: The keys file cannot be read.
     """
     log = AccessLog(observers)
+    max_message_bytes = config.max_message_kib * 1024
     generator = Generator(
         lifecycle=lifecycle,
         catalogue=catalogue,
         admission=admission,
         executors=executors,
+        max_message_bytes=max_message_bytes,
         clock=clock,
     )
     return Listener(
         config,
-        generation=GenerationService(generator, log, max_per_stream=config.max_concurrent_streams),
-        texts=TextService(catalogue=catalogue, executors=executors),
+        generation=GenerationService(
+            generator, log, lifecycle, max_per_stream=config.max_generations_per_stream
+        ),
+        texts=TextService(
+            catalogue=catalogue,
+            admission=text_admission(max_message_bytes, clock),
+            executors=executors,
+            max_message_bytes=max_message_bytes,
+        ),
         models=ModelService(catalogue),
         control=ControlService(
             catalogue=catalogue,
@@ -69,7 +78,7 @@ def build_listener(
         ),
         health=HealthService(lifecycle, SERVICES),
         interceptors=[
-            Access(log, clock=clock),
+            Access(log, write_seconds=config.write_seconds, clock=clock),
             Boundary(guard(Keys.from_file(access.keys_file))),
         ],
     )

@@ -1,6 +1,11 @@
-"""From the engine's outputs to protobuf events. Loop thread."""
+"""From the engine's outputs to protobuf events. Loop thread.
 
-from collections.abc import Iterator
+Log probabilities come by the thousands: they are rendered in parts, and others get their turn
+between these.
+"""
+
+import asyncio
+from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -12,6 +17,7 @@ from hocket.server.engine.commands import (
     RequestOutput,
     TextOutput,
 )
+from hocket.server.rpc.weights import token_bytes
 from hocket.server.text.pieces import PieceKind
 from hocket.server.text.tokenizer import Tokenizer
 from hocket.v1 import generation_pb2, options_pb2
@@ -42,6 +48,8 @@ _FINISH_REASONS = {
     FinishReason.TIME_BUDGET: options_pb2.FINISH_REASON_TIME_BUDGET,
 }
 
+_PART = 1_024  # log probabilities, a few milliseconds' work
+
 
 def duration(seconds: float) -> Duration:
     """Return a span of time as protobuf, to the nanosecond."""
@@ -52,8 +60,11 @@ def duration(seconds: float) -> Duration:
 class EventRenderer:
     """Renders the outputs of one request; counts its sentences as it goes."""
 
-    def __init__(self, *, tokenizer: Tokenizer, model: str, seed: int) -> None:
+    def __init__(
+        self, *, tokenizer: Tokenizer, model: str, seed: int, request_id: str = ""
+    ) -> None:
         self._tokenizer = tokenizer
+        self._request_id = request_id
         self._model = model
         self._seed = seed
         self._sentences: dict[int, int] = {}
@@ -63,30 +74,35 @@ class EventRenderer:
         """Sentences rendered so far, of all choices."""
         return sum(self._sentences.values())
 
-    def events(self, output: RequestOutput) -> Iterator[Event]:
-        """Yield the events of one output, in order."""
+    async def events(self, output: RequestOutput) -> list[Event]:
+        """Return the events of one output, in order."""
+        events: list[Event] = []
         if output.started is not None:
-            yield generation_pb2.Started(
+            started = generation_pb2.Started(
                 prompt_tokens=output.started.prompt_tokens,
                 cached_tokens=output.started.cached_tokens,
                 seed=self._seed,
                 model=self._model,
+                request_id=self._request_id,
             )
+            events.append(started)
         for text in output.texts:
-            yield self._delta(text) if text.piece.kind is PieceKind.DELTA else self._sentence(text)
+            is_delta = text.piece.kind is PieceKind.DELTA
+            events.append(await (self._delta(text) if is_delta else self._sentence(text)))
         if output.finished is not None:
-            yield self._finished(output.finished)
+            events.append(await self._finished(output.finished))
+        return events
 
-    def _delta(self, text: TextOutput) -> generation_pb2.Delta:
+    async def _delta(self, text: TextOutput) -> generation_pb2.Delta:
         return generation_pb2.Delta(
             choice_index=text.choice_index,
             text=text.piece.text,
             start_byte=text.piece.start_byte,
             token_ids=text.token_ids,
-            logprobs=[self._logprobs(item) for item in text.logprobs],
+            logprobs=await self._all_logprobs(text.logprobs),
         )
 
-    def _sentence(self, text: TextOutput) -> generation_pb2.Sentence:
+    async def _sentence(self, text: TextOutput) -> generation_pb2.Sentence:
         index = self._sentences.get(text.choice_index, 0)
         self._sentences[text.choice_index] = index + 1
         return generation_pb2.Sentence(
@@ -97,8 +113,21 @@ class EventRenderer:
             end_byte=text.piece.end_byte,
             kind=PIECE_KINDS[text.piece.kind],
             token_ids=text.token_ids,
-            logprobs=[self._logprobs(item) for item in text.logprobs],
+            logprobs=await self._all_logprobs(text.logprobs),
         )
+
+    async def _all_logprobs(
+        self, positions: Sequence[Logprobs]
+    ) -> list[generation_pb2.TokenLogprobs]:
+        rendered: list[generation_pb2.TokenLogprobs] = []
+        count = 0
+        for position in positions:
+            rendered.append(self._logprobs(position))
+            count += 1 + len(position.top)
+            if count >= _PART:
+                count = 0
+                await asyncio.sleep(0)
+        return rendered
 
     def _logprobs(self, logprobs: Logprobs) -> generation_pb2.TokenLogprobs:
         return generation_pb2.TokenLogprobs(
@@ -107,14 +136,13 @@ class EventRenderer:
                 generation_pb2.TopLogprob(
                     token_id=token_id,
                     logprob=logprob,
-                    token=self._tokenizer.token_bytes(token_id)
-                    or self._tokenizer.token_text(token_id).encode(),
+                    token=token_bytes(self._tokenizer, token_id),
                 )
                 for token_id, logprob in logprobs.top
             ],
         )
 
-    def _finished(self, finished: Finished) -> generation_pb2.Finished:
+    async def _finished(self, finished: Finished) -> generation_pb2.Finished:
         timings = finished.timings
         return generation_pb2.Finished(
             completions=[_completion(completion) for completion in finished.completions],
@@ -130,7 +158,7 @@ class EventRenderer:
                 first_sentence=None if timings.first_text is None else duration(timings.first_text),
                 total=duration(timings.total),
             ),
-            prompt_logprobs=[self._logprobs(item) for item in finished.prompt_logprobs],
+            prompt_logprobs=await self._all_logprobs(finished.prompt_logprobs),
         )
 
 

@@ -5,6 +5,8 @@ retry after travels twice: as `RetryInfo` for people's code, and as `grpc-retry-
 the retry machinery of gRPC clients (gRPC proposal A6), where a negative number means "never".
 """
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 DOMAIN = "hocket"
 _MOST_VIOLATIONS = 16
+_LAST_WORDS_SECONDS = 1.0  # for a status to go out
 _MOST_TEXT = 160  # characters of a field or description: trailers are bounded to 8 KiB
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -77,10 +80,17 @@ def trailing_metadata(
 
 
 async def abort(context: Context, error: HocketError, *, request_id: str = "") -> NoReturn:
-    """End a call with an error."""
-    await context.abort(
-        grpc.StatusCode[error.code.value],
-        error.message[: 4 * _MOST_TEXT],
-        trailing_metadata(error, request_id=request_id),
-    )
+    """End a call with an error.
+
+    The status stands in line behind text that the caller may never read, so it is not waited for
+    without end; gRPC still sends it if the line moves. That a caller is gone is no news, either.
+    """
+    with contextlib.suppress(TimeoutError, grpc.aio.InternalError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await context.abort(
+                grpc.StatusCode[error.code.value],
+                error.message[: 4 * _MOST_TEXT],
+                trailing_metadata(error, request_id=request_id),
+            )
+    await context.read()  # raises what `abort` would have: nothing follows a status
     raise AssertionError("abort returned. This is a bug.")

@@ -1,105 +1,161 @@
-"""`TextService`: tokenizer and splitter over the wire, on the text threads. Loop thread."""
+"""`TextService`: tokenizer and splitter over the wire. Loop thread.
 
+It has a door of its own, which counts the bytes that are worked on, and threads of its own, so that
+no generation waits for it. Work is done in slices, between which other texts get their turn; a
+call that was cancelled, or whose deadline passed, ends at the next one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from hocket.server.admission import Admission, AdmissionConfig, Permit
 from hocket.server.catalogue import Catalogue
+from hocket.server.errors import InvalidRequest
 from hocket.server.executors import Executors
-from hocket.server.rpc.limits import MAX_DETOKENIZED, MAX_TEXTS, Violations
+from hocket.server.rpc.inputs import parse_chat
+from hocket.server.rpc.limits import MAX_COUNTED_BYTES, MAX_DETOKENIZED, MAX_TEXTS, Violations
 from hocket.server.rpc.parse_options import parse_sentences
-from hocket.server.rpc.render import PIECE_KINDS
+from hocket.server.rpc.slices import Slices, count_tokens, detokenize, split, tokenize
 from hocket.server.rpc.status import Context
-from hocket.server.text.sentences import split_text
+from hocket.server.rpc.weights import PIECE_TEXT_BYTES, RANGE_BYTES, TOKEN_BYTES
 from hocket.v1 import text_pb2, text_pb2_grpc
+
+_PLACE_BYTES = 65_536  # of a request
+_CONNECTION_MESSAGES, _ALL_MESSAGES = 2, 4  # of the longest, in progress at once
+
+_T = TypeVar("_T")
+_Response = TypeVar("_Response", bound=Message)
+
+
+def text_admission(max_message_bytes: int, clock: Callable[[], float]) -> Admission:
+    """Return the door of the service, a place of which holds 64 KiB of a request or less."""
+    places = _places(max_message_bytes)
+    config = AdmissionConfig(
+        max_running=_ALL_MESSAGES * places,
+        max_waiting=0,
+        max_per_connection=_CONNECTION_MESSAGES * places,
+    )
+    return Admission(config, clock, noun="texts in progress, of 64 KiB or less,")
+
+
+def _places(size: int) -> int:
+    return 1 + size // _PLACE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[_T]):
+    result: _T
 
 
 class TextService(text_pb2_grpc.TextServiceServicer):
     """Works on text."""
 
-    def __init__(self, *, catalogue: Catalogue, executors: Executors) -> None:
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        admission: Admission,
+        executors: Executors,
+        max_message_bytes: int,
+    ) -> None:
+        """Make the service.
+
+        Args:
+            catalogue: The models.
+            admission: Its door; not that of generations.
+            executors: Where text is worked on.
+            max_message_bytes: The longest message that can be sent.
+        """
         self._catalogue = catalogue
+        self._admission = admission
         self._executors = executors
+        self._max_message_bytes = max_message_bytes
 
     async def Tokenize(
-        self, request: text_pb2.TokenizeRequest, _context: Context
+        self, request: text_pb2.TokenizeRequest, context: Context
     ) -> text_pb2.TokenizeResponse:
         """Turn text into token ids."""
         tokenizer = self._catalogue.find(request.model).tokenizer
-
-        def work() -> text_pb2.TokenizeResponse:
-            encoding = tokenizer.encode(
-                request.text,
-                add_special=request.add_special_tokens,
-                parse_special=request.parse_special_tokens,
-                offsets=True,
-            )
-            tokens = zip(encoding.token_ids, encoding.byte_ranges, strict=True)
-            return text_pb2.TokenizeResponse(
-                tokens=[
-                    text_pb2.Token(id=token_id, start_byte=begin, end_byte=end)
-                    for token_id, (begin, end) in tokens
-                ]
-            )
-
-        return await self._executors.run_text(work)
+        violations = Violations()
+        violations.check_bytes("text", request.text, self._max_message_bytes // TOKEN_BYTES)
+        violations.raise_any()
+        with self._enter(request, context):
+            response = await self._run(tokenize(tokenizer, request))
+        return self._fitting(response, "text")
 
     async def Detokenize(
-        self, request: text_pb2.DetokenizeRequest, _context: Context
+        self, request: text_pb2.DetokenizeRequest, context: Context
     ) -> text_pb2.DetokenizeResponse:
         """Turn token ids into text."""
         tokenizer = self._catalogue.find(request.model).tokenizer
         violations = Violations()
         violations.check_count("token_ids", len(request.token_ids), MAX_DETOKENIZED)
-        size = tokenizer.vocabulary_size
-        stray = next((i for i, token in enumerate(request.token_ids) if token >= size), None)
-        if stray is not None:
-            violations.add(f"token_ids[{stray}]", f"must be below {size}")
         violations.raise_any()
-
-        def work() -> text_pb2.DetokenizeResponse:
-            text = tokenizer.decode(request.token_ids, keep_special=request.keep_special_tokens)
-            return text_pb2.DetokenizeResponse(text=text)
-
-        return await self._executors.run_text(work)
+        with self._enter(request, context):
+            response = await self._run(
+                detokenize(tokenizer, request, most_bytes=self._max_message_bytes)
+            )
+        return self._fitting(response, "token_ids")
 
     async def CountTokens(
-        self, request: text_pb2.CountTokensRequest, _context: Context
+        self, request: text_pb2.CountTokensRequest, context: Context
     ) -> text_pb2.CountTokensResponse:
-        """Count the tokens of texts."""
-        tokenizer = self._catalogue.find(request.model).tokenizer
+        """Count the tokens of texts and of a conversation."""
+        model = self._catalogue.find(request.model)
         violations = Violations()
-        violations.check_count("texts", len(request.texts), MAX_TEXTS)
+        if violations.check_count("texts", len(request.texts), MAX_TEXTS):
+            for index, text in enumerate(request.texts):
+                violations.check_bytes(f"texts[{index}]", text, MAX_COUNTED_BYTES)
+        chat = None
+        if request.HasField("chat"):
+            chat, size = parse_chat(request.chat, model, violations)
+            if size > MAX_COUNTED_BYTES:
+                violations.add(chat.field, f"must have at most {MAX_COUNTED_BYTES} characters")
         violations.raise_any()
-
-        def work() -> text_pb2.CountTokensResponse:
-            add = request.add_special_tokens
-            encodings = (
-                tokenizer.encode(text, add_special=add, parse_special=False)
-                for text in request.texts
-            )
-            return text_pb2.CountTokensResponse(
-                counts=[len(encoding.token_ids) for encoding in encodings]
-            )
-
-        return await self._executors.run_text(work)
+        with self._enter(request, context):
+            return await self._run(count_tokens(model.tokenizer, request, chat))
 
     async def SplitSentences(
-        self, request: text_pb2.SplitSentencesRequest, _context: Context
+        self, request: text_pb2.SplitSentencesRequest, context: Context
     ) -> text_pb2.SplitSentencesResponse:
         """Cut text into sentences."""
         violations = Violations()
         options = parse_sentences(request.options, "options", violations)
+        most = self._max_message_bytes // RANGE_BYTES * PIECE_TEXT_BYTES
+        violations.check_bytes("text", request.text, most)
         violations.raise_any()
+        with self._enter(request, context):
+            response = await self._run(split(request, options))
+        return self._fitting(response, "text")
 
-        def work() -> text_pb2.SplitSentencesResponse:
-            pieces = split_text(request.text, options, paragraphs=request.paragraphs)
-            return text_pb2.SplitSentencesResponse(
-                ranges=[
-                    text_pb2.TextRange(
-                        start_byte=piece.start_byte,
-                        end_byte=piece.end_byte,
-                        kind=PIECE_KINDS[piece.kind],
-                    )
-                    for piece in pieces
-                ],
-                language=options.language,
-            )
+    def _enter(self, request: Message, context: Context) -> Permit:
+        return self._admission.enter_nowait(context.peer(), _places(request.ByteSize()))
 
-        return await self._executors.run_text(work)
+    async def _run(self, work: Slices[_T]) -> _T:
+        """Do work slice by slice and return what comes of it."""
+
+        def advance() -> _Done[_T] | None:
+            try:
+                next(work)
+            except StopIteration as end:
+                return _Done(end.value)
+            return None
+
+        while True:
+            done = await self._executors.run_aside(advance)
+            if done is not None:
+                return done.result
+
+    def _fitting(self, response: _Response, name: str) -> _Response:
+        """Return an answer that fits into a message, as all but the strangest do that get here.
+
+        Raises:
+            InvalidRequest: It does not.
+        """
+        size, most = response.ByteSize(), self._max_message_bytes
+        if size > most:
+            raise InvalidRequest.of(name, f"its answer has {size} bytes, a message at most {most}")
+        return response

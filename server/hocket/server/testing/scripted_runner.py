@@ -54,7 +54,7 @@ class ScriptedRunner:
         self._script = script
         self._gate = gate
         self._limits = ModelLimits(
-            max_context_tokens=max_context_tokens,
+            max_context_tokens=min(max_context_tokens, num_blocks * block_size),
             vocabulary_size=_VOCABULARY,
             block_size=block_size,
             num_blocks=num_blocks,

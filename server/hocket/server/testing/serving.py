@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from hocket.server.app import App, Report
 from hocket.server.catalogue import ModelDescription
 from hocket.server.engine.batch import ModelLimits
+from hocket.server.lifecycle import ServerState
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.settings import Settings
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
@@ -85,10 +86,9 @@ async def serving(
     app = App(settings or loopback_settings(), load=load)
     running = asyncio.create_task(app.run())
     try:
-        async for _ in app.lifecycle.states():
-            if app.lifecycle.is_serving or running.done():
-                break
-        yield app
+        await app.lifecycle.wait_for(ServerState.SERVING, ServerState.STOPPED, ServerState.FAILED)
+        if app.lifecycle.is_serving:
+            yield app
     finally:
         app.leave(in_hurry=True)
         code = await running

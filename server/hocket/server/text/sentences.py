@@ -161,6 +161,8 @@ class SentenceSplitter:
                 self._scan = max(self._scan, view.text.rfind("\n", self._scan, view.end) + 1)
             return None
         self._fence = ""
+        if not is_boundary(view.text, after, view.start):
+            after -= 1  # a mark joined the last space, which goes with it
         return _Cut(after, PieceKind.CODE)
 
     def _find_end_of_prose(self, view: View) -> _Cut | None:
@@ -216,7 +218,7 @@ class SentenceSplitter:
     def _decide_line_break(self, view: View, position: int, after: int) -> _Cut | _Resume:
         if view.text[view.start : position].isspace() or position == view.start:
             return _Resume(after)
-        if not is_boundary(view.text[after - 1], view.text[after]):
+        if not is_boundary(view.text, after, view.start):
             return _Resume(after)
         if len(_LINE_BREAK.findall(view.text, position, after)) >= _BLANK_LINE:
             return _Cut(after, PieceKind.PARAGRAPH_END)
@@ -248,7 +250,7 @@ class SentenceSplitter:
     def _is_vetoed(self, view: View, run: Run, after: int) -> bool:
         text, start = view.text, view.start
         return (
-            not is_boundary(text[after - 1], text[after])
+            not is_boundary(text, after, start)
             or _LETTER.search(text, start, run.start) is None
             or len(text[start : run.end].strip()) < self._min_chars
             or markup.is_opening_marker(text, start, run.end)
@@ -275,9 +277,7 @@ class SentenceSplitter:
                 (found.end() for found in pattern.finditer(view.text, middle, view.end)),
                 reverse=True,
             ):
-                if position < view.end and is_boundary(
-                    view.text[position - 1], view.text[position]
-                ):
+                if position < view.end and is_boundary(view.text, position, view.start):
                     return _Cut(position, PieceKind.SOFT)
         return _Cut(last_boundary(view.text, view.start, view.end), PieceKind.SOFT)
 

@@ -20,7 +20,10 @@ NARROW_TERMINATORS: Final = ".!?…‼‽⁇⁈⁉"
 _DOTS: Final = frozenset(".…")
 _MARKS: Final = frozenset("!?‼‽⁇⁈⁉;")
 
-_CLOSERS: Final = re.compile(r"""(?:\[\d{1,3}\]|[)\]}"'”’»›“‘«*_`~」』）】》〉〕〗〙〛＂＇｣])*""")
+# Variation selectors among them: they make an emoji of the mark before them.
+_CLOSERS: Final = re.compile(
+    r"""(?:\[\d{1,3}\]|[)\]}"'”’»›“‘«*_`~」』）】》〉〕〗〙〛＂＇｣\ufe0e\ufe0f])*"""
+)
 _OPENERS: Final = re.compile(r"""[("'\[{“‘«„‚‹¿¡*_`「『（【《]*""")
 _DASHES: Final = re.compile(r"[-–—―]+\s*")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")

@@ -1,0 +1,137 @@
+"""What the README shows works as it is shown, but for the server's address."""
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+
+from hocket.client.__main__ import main
+from hocket.server.rpc.listener import ListenerConfig
+from hocket.server.testing.scripted_runner import echo
+from hocket.server.testing.serving import serving
+from hocket.v1 import generation_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+SHELL = [
+    shlex.split(line, comments=True)
+    for language, code in BLOCKS
+    if language == "sh"
+    for line in code.replace("\\\n", " ").splitlines()
+]
+ADDRESS = ListenerConfig().address
+
+# A command stands at the start of a line or of inline code.
+COMMANDS = sorted(set(re.findall(r"(?:^|`)hocket ([a-z]+)", README, re.MULTILINE)))
+LINES = [line for line in SHELL if line[:1] == ["hocket"]]
+
+
+async def run(*arguments: str, said: str = "") -> str:
+    """Run Python with these arguments; return what it writes. It must succeed without a word."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = await process.communicate(said.encode())
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
+
+
+def sentences(question: str) -> list[str]:
+    """Return what the scripted model answers, one sentence a piece."""
+    return re.findall(r"\S.*?[.!?](?=\s|$)", echo(question.encode()).decode())
+
+
+def test_the_readme_shows_something():
+    """The patterns above find what a reader sees."""
+    assert len(PYTHON) == 2
+    assert {"serve", "models", "generate", "chat"} <= set(COMMANDS)
+    assert all(ADDRESS in code for code in PYTHON)
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=["client", "stubs"])
+async def test_each_python_snippet_prints_the_sentences_of_an_answer(code):
+    (question,) = set(re.findall(r'"content": "([^"]+)"', code))
+    async with serving() as app:
+        written = await run("-W", "error", "-c", code.replace(ADDRESS, app.address))
+    expected = [f"{index} {text}" for index, text in enumerate(sentences(question))]
+    assert written.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in LINES if line[1] == "generate"], ids=lambda line: " ".join(line[:2])
+)
+async def test_hocket_generate_answers_each_question_in_json_lines_when_piped(line):
+    questions = line[2:]
+    async with serving() as app:
+        written = await run("-m", "hocket.client", *line[1:], "--address", app.address)
+    events = [json.loads(text) for text in written.splitlines()]
+    for number, question in enumerate(questions, start=1):
+        own = [event for event in events if event["prompt"] == number]
+        assert own[0]["event"] == "started"
+        assert own[-1]["event"] == "finished"
+        told = [event["text"].strip() for event in own if event["event"] == "sentence"]
+        assert told == sentences(question)
+
+
+async def test_hocket_chat_answers_what_is_typed():
+    (line,) = [line for line in LINES if line[1] == "chat"]
+    async with serving() as app:
+        written = await run(
+            "-m", "hocket.client", *line[1:], "--address", app.address, said="Hi?\n"
+        )
+    assert echo(b"Hi?").decode() in written
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_that_is_named_exists(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        sys.exit(main([command, "--help"]))
+    assert caught.value.code == 0
+    assert f"usage: hocket {command}" in capsys.readouterr().out
+
+
+NAMED_FLAGS = sorted(set(re.findall(r"hocket ([a-z]+)[^`\n#]*? (--[a-z-]+)", README)))
+
+
+@pytest.mark.parametrize(("command", "flag"), NAMED_FLAGS)
+def test_each_flag_that_is_named_exists(command, flag, capsys):
+    with pytest.raises(SystemExit):
+        sys.exit(main([command, "--help"]))
+    assert re.search(rf"(?<![\w-]){flag}(?![\w-])", capsys.readouterr().out)
+
+
+def test_the_generic_client_asks_for_a_method_that_exists():
+    """The JSON is a request of the method that the line names."""
+    (line,) = [line for line in SHELL if line[:1] == ["grpcurl"]]
+    address, method = line[-2:]
+    assert address == ADDRESS
+    service, _, name = method.rpartition("/")
+    file = generation_pb2.DESCRIPTOR
+    found = file.services_by_name[service.removeprefix(f"{file.package}.")].methods_by_name[name]
+    request = generation_pb2.GenerateRequest()
+    assert found.input_type == request.DESCRIPTOR
+    json_format.Parse(line[line.index("-d") + 1], request)
+    assert request.chat.messages
+
+
+@pytest.mark.parametrize(
+    "target", [line[1] for line in SHELL if line[:1] == ["make"]] + ["setup", "ci"]
+)
+def test_each_make_target_that_is_named_exists(target):
+    """Those of the README, and the two that CONTRIBUTING.md begins with."""
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^):#]+)\)", README))))
+def test_each_file_that_is_linked_exists(path):
+    assert (ROOT / path).exists()
