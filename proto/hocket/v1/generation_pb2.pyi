@@ -342,11 +342,12 @@ class GenerateManyResponse(_message.Message):
 
     @_builtins.property
     def refused(self) -> _status_pb2.Status:
-        """A `generate` was refused because of its id, and nothing came of it: the id
-        is malformed or missing, or a request of this stream that has it is still
-        in progress. That one, if there is one, goes on: this is no event of its.
-        `request_id` repeats the refused id, cut to 128 characters. A caller who
-        never uses an id twice at a time may take this as the request's only event.
+        """A `generate` was refused because of its id, and nothing came of it: the
+        id is malformed or missing, or a request of this stream that has it is
+        still in progress. That one, if there is one, goes on: this is no event
+        of its own. `request_id` repeats the refused id, cut to 128 characters. A
+        caller who never uses an id twice at a time may take this as the
+        request's only event.
         """
 
     def __init__(

@@ -72,10 +72,11 @@ class GenerationServiceServicer(object):
         other; the status of the stream tells only of the stream.
 
         After a message that is malformed or sets no action nothing more is read:
-        accepted requests finish, then the stream ends with `INVALID_ARGUMENT`. When
-        the server drains, requests that come too late fail one by one, and unless
-        the sending side is closed by then, the stream ends with `UNAVAILABLE` once
-        all accepted ones have finished. A request without any event was not read.
+        accepted requests finish, then the stream ends with `INVALID_ARGUMENT`.
+        When the server drains, requests that come too late fail one by one, and
+        unless the sending side is closed by then, the stream ends with
+        `UNAVAILABLE` once all accepted ones have finished. A request without any
+        event was not read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
