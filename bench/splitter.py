@@ -17,6 +17,16 @@ from machine import description
 from hocket.server.text.pieces import PieceKind, SentenceMode, SentenceOptions
 from hocket.server.text.sentences import SentenceSplitter, split_text
 
+# What costs most if it is looked at again with each character: long lines of code, runs of
+# terminators, terminators without end.
+DENSE = {
+    "code": "```\n" + "x" * 20_000,
+    "periods": "." * 20_000,
+    "spaced_periods": ". " * 10_000,
+    "wide_terminators": "。" * 20_000,
+    "white_space": " " * 20_000,
+    "single_letters": "a. " * 7_000,
+}
 RULES = Path(__file__).resolve().parents[1] / "tests/text/data/english_golden_rules.json"
 
 
@@ -31,18 +41,20 @@ def lags(text: str, options: SentenceOptions) -> list[int]:
     return found
 
 
-def cost(text: str, options: SentenceOptions, *, by_character: bool) -> float:
+def cost(
+    text: str, options: SentenceOptions, *, by_character: bool, paragraphs: bool = False
+) -> float:
     """Return microseconds for each character, the best of three."""
     best = float("inf")
     for _ in range(3):
         begun = time.perf_counter()
         if by_character:
-            splitter = SentenceSplitter(options)
+            splitter = SentenceSplitter(options, paragraphs=paragraphs)
             for character in text:
                 splitter.push(character)
             splitter.finish()
         else:
-            split_text(text, options)
+            split_text(text, options, paragraphs=paragraphs)
         best = min(best, time.perf_counter() - begun)
     return best / len(text) * 1e6
 
@@ -67,6 +79,13 @@ def main() -> int:
         }
         if mode is SentenceMode.EAGER:
             is_good = median <= 2 and high <= 8 and streamed <= 2  # noqa: PLR2004 - the bounds
+    result["microseconds_per_char_streamed_of_dense_text"] = {
+        f"{name}{'_in_paragraphs' if paragraphs else ''}": round(
+            cost(text, SentenceOptions(), by_character=True, paragraphs=paragraphs), 3
+        )
+        for name, text in DENSE.items()
+        for paragraphs in (False, True)
+    }
     megabyte = "no end in sight " * 65_536
     begun = time.perf_counter()
     split_text(megabyte, SentenceOptions())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -58,11 +59,21 @@ def test_every_key_has_a_closed_type(key):
         assert key.kind in {str, bool, tuple, typing.Literal}
 
 
+# What one key may be depends on another, which stands at its default here.
+TOGETHER = {("engine.max_num_seqs", 1024), ("engine.max_step_tokens", 1)}
+
+
 @every_source
 @every_number
 def test_the_bounds_of_a_number_belong_to_it(key, source, tmp_path):
     """The lowest and the highest value are taken, and are known by their source."""
     for value in (key.low, key.high):
+        if (str(key), value) in TOGETHER:
+            with pytest.raises(StartupError) as caught:
+                read(source, key, repr(value), tmp_path)
+            line = str(caught.value)
+            assert {"max_num_seqs", "max_step_tokens"} <= set(re.findall(r"\w+", line))
+            continue
         effective = read(source, key, repr(value), tmp_path)
         assert value == value_of(effective, key)
         assert effective.sources == {str(key): named(source, key, tmp_path)}

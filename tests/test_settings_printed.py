@@ -4,6 +4,7 @@ import dataclasses
 import re
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,25 @@ from hypothesis import strategies as st
 from hocket.server.settings import EffectiveSettings, Settings, read_settings, render_toml, schema
 from settings_keys import KEYS, value_of
 
-ALL_SETTINGS = st.fixed_dictionaries({str(key): key.values() for key in KEYS}).map(
-    lambda values: Settings(
-        **{
-            section: cls(**{key.name: values[str(key)] for key in KEYS if key.section == section})
-            for section, cls in schema().items()
-        }
+
+def _possible(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with what must not be less than another key's raised to that."""
+    steps, seqs = "engine.max_step_tokens", "engine.max_num_seqs"
+    return values | {steps: max(values[steps], values[seqs])}
+
+
+ALL_SETTINGS = (
+    st.fixed_dictionaries({str(key): key.values() for key in KEYS})
+    .map(_possible)
+    .map(
+        lambda values: Settings(
+            **{
+                section: cls(
+                    **{key.name: values[str(key)] for key in KEYS if key.section == section}
+                )
+                for section, cls in schema().items()
+            }
+        )
     )
 )
 

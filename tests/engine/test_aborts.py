@@ -83,7 +83,10 @@ def test_nobody_is_computed_after_the_abort(lengths, aborted_at, seats, step_tok
     """In any company, with and without room."""
     runner = Listed(num_blocks=blocks, num_saved_blocks=6)
     crank = Crank(
-        runner, max_num_seqs=seats, max_step_tokens=step_tokens, max_prefill_tokens=step_tokens
+        runner,
+        max_num_seqs=seats,
+        max_step_tokens=max(step_tokens, seats),
+        max_prefill_tokens=step_tokens,
     )
     names = "abcdef"[: len(lengths)]
     crank.step(*(submit(name, name * length) for name, length in zip(names, lengths, strict=True)))

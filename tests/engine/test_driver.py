@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -121,6 +122,77 @@ async def test_a_cancelled_driver_waits_for_its_step(engine):
     engine.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await running
+    with pytest.raises(EngineFailed):
+        await text(generation)
+
+
+async def test_a_driver_that_is_cancelled_again_waits_still(engine):
+    """No number of cancellations leaves a step running behind our back."""
+    running = asyncio.create_task(engine.driver.run())
+    engine.gate.clear()
+    engine.driver.submit_nowait(submit("a"))
+    await engine.held.wait()
+    for _ in range(5):
+        running.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not running.done()
+    engine.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("cancelled", [0, 2])
+async def test_a_driver_that_is_abandoned_waits_for_nothing(engine, cancelled):
+    """Whether or not it was cancelled before: its readers hear of it while the step hangs."""
+    running = asyncio.create_task(engine.driver.run())
+    engine.gate.clear()
+    generation = engine.driver.submit_nowait(submit("a"))
+    await engine.held.wait()
+    for _ in range(cancelled):
+        running.cancel()
+        await asyncio.sleep(0)
+    engine.driver.abandon()
+    engine.driver.abandon()
+    await asyncio.wait([running], timeout=5)  # less than the step hangs
+    assert running.cancelled()
+    with pytest.raises(EngineFailed):
+        await text(generation)
+    with pytest.raises(EngineFailed):
+        engine.driver.submit_nowait(submit("after"))
+    engine.driver.abandon()
+
+
+async def test_a_driver_that_was_abandoned_before_it_ran_never_runs(engine):
+    generation = engine.driver.submit_nowait(submit("a"))
+    engine.driver.abandon()
+    with pytest.raises(asyncio.CancelledError):
+        await engine.driver.run()
+    with pytest.raises(EngineFailed):
+        await text(generation)
+    assert not engine.threads
+
+
+class Leaking:
+    """A core whose step raises what no future can carry."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def step(self, commands):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [StopIteration(), asyncio.CancelledError(), futures.CancelledError()], ids=repr
+)
+async def test_whatever_leaves_a_step_ends_the_driver(engine, error):
+    """Even what asyncio takes for the end of a coroutine, or for our own cancellation."""
+    driver = EngineDriver(Leaking(error), engine.executor)
+    generation = driver.submit_nowait(submit("a"))
+    with pytest.raises(RuntimeError, match=type(error).__name__) as caught:
+        await driver.run()
+    assert caught.value.__cause__ is error
     with pytest.raises(EngineFailed):
         await text(generation)
 

@@ -1,4 +1,6 @@
-"""The same tokens alone, in any batch, order, chunking, and after preemption. In float32."""
+"""The same tokens alone, in any batch, order, chunking, and after preemption."""
+
+import dataclasses
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hocket.server.engine.sampling import SamplingParams
 from hocket.server.model.config import RunnerConfig
 from hocket.server.model.runner import TorchRunner
 from numerics.generation import write
-from numerics.tiny_models import BUILDERS, VOCABULARY, StateDictCheckpoint, make_model
+from numerics.tiny_models import VOCABULARY, StateDictCheckpoint, make_model
 
 pytestmark = pytest.mark.torch
 
@@ -35,48 +37,64 @@ def _runner(name: str, **changes) -> TorchRunner:
     return TorchRunner(StateDictCheckpoint(make_model(name)), RunnerConfig(**settings | changes))
 
 
+def _chunks(size: int, seqs: int = 32) -> EngineConfig:
+    return EngineConfig(max_step_tokens=max(size, seqs), max_prefill_tokens=size, max_num_seqs=seqs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-@pytest.mark.parametrize("name", [name for name in BUILDERS if name in {"llama", "gemma3", "gpt2"}])
-def test_company_arrival_and_chunks_change_no_token(name, sampling):
-    runner, prompts = _runner(name), _prompts()
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_company_arrival_and_chunks_change_no_token(name, sampling, dtype):
+    """Chunks that leave one token of a prompt for the last included."""
+    runner, prompts = _runner(name, dtype=dtype), _prompts()
     alone = {
         key: write(runner, {key: prompt}, max_tokens=24, sampling=sampling).tokens[key]
         for key, prompt in prompts.items()
     }
-    for budget, seqs, spread in [(256, 32, 0), (5, 32, 2), (19, 3, 1), (64, 2, 5)]:
+    for budget, seqs, spread in [(256, 32, 0), (5, 5, 2), (3, 3, 9), (19, 3, 1), (64, 2, 5)]:
         together = write(
             runner,
             prompts,
             max_tokens=24,
             sampling=sampling,
-            engine=EngineConfig(
-                max_step_tokens=budget, max_prefill_tokens=budget, max_num_seqs=seqs
-            ),
+            engine=_chunks(budget, seqs),
             arrivals={key: index * spread for index, key in enumerate(prompts)},
         )
         assert together.tokens == alone
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_chunks_change_no_logprob_in_bfloat16(name):
+    """Bit for bit, for every size of the last chunk."""
+    runner, prompts = _runner(name, dtype="bfloat16"), {"64": _prompts()["64"]}
+    sampling = SamplingParams(logprobs=3)
+    whole = write(runner, prompts, max_tokens=8, sampling=sampling)
+    for size in (1, 2, 3, 7, 9, 16, 21, 31, 63):
+        parts = write(runner, prompts, max_tokens=8, sampling=sampling, engine=_chunks(size, 1))
+        assert parts.logprobs == whole.logprobs
+
+
+class Tight:
+    """A runner with fewer blocks, hot and saved."""
+
+    def __init__(self, runner: TorchRunner, *, blocks: int, saved: int) -> None:
+        self._runner = runner
+        self.limits = dataclasses.replace(runner.limits, num_blocks=blocks, num_saved_blocks=saved)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runner, name)
+
+
+@pytest.mark.parametrize("saved", [0, 3, 64])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_preemption_changes_no_token(name):
-    prompts = _prompts()
-    roomy = write(_runner(name), prompts, max_tokens=40)
-    tight_runner = _runner(name)
-    blocks = 12
-    limits = tight_runner.limits
-
-    class Tight:
-        """The same runner with fewer blocks."""
-
-        def __getattr__(self, attribute):
-            return getattr(tight_runner, attribute)
-
-        @property
-        def limits(self):
-            import dataclasses  # noqa: PLC0415
-
-            return dataclasses.replace(limits, num_blocks=blocks)
-
-    tight = write(Tight(), prompts, max_tokens=40)
+def test_preemption_changes_no_token(name, dtype, saved):
+    """Whether blocks were saved or must be computed again."""
+    prompts, sampling = _prompts(), SamplingParams(temperature=0.8, seed=3, logprobs=1)
+    roomy = write(_runner(name, dtype=dtype), prompts, max_tokens=40, sampling=sampling)
+    tight_runner = Tight(_runner(name, dtype=dtype), blocks=12, saved=saved)
+    tight = write(tight_runner, prompts, max_tokens=40, sampling=sampling)
     assert tight.preemptions > 0
     assert tight.tokens == roomy.tokens
+    if dtype == "bfloat16":
+        assert tight.logprobs == roomy.logprobs

@@ -17,7 +17,7 @@ SCALARS = [
     ("sampling.top_k", [0, 260], [261, 4_294_967_295]),
     ("sampling.top_p", [1e-6, 1], [0, -1, 1.01, NAN]),
     ("sampling.min_p", [0, 1], [-0.01, 1.01, NAN]),
-    ("sampling.repetition_penalty", [1e-3, 10], [0, -1, 10.1, NAN, INFINITY]),
+    ("sampling.repetition_penalty", [1e-2, 10], [0, 9e-3, -1, 10.1, NAN, INFINITY]),
     ("sampling.presence_penalty", [-2, 2], [-2.1, 2.1, NAN]),
     ("sampling.frequency_penalty", [-2, 2], [-2.1, 2.1, NAN]),
     ("stopping.max_tokens", [1, 4_095], [0, 4_096, 4_294_967_295]),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.text.assembly import AssembledPiece, TextAssembly
 from hocket.server.text.pieces import Granularity, PieceKind, SentenceOptions
+from hocket.server.text.stopping import StopStrings
 from text.test_stopping import first_stop
 
 SILENT = None
@@ -46,7 +47,7 @@ def assembly_of(
 ) -> TextAssembly:
     return TextAssembly(
         WordTokenizer([chunk or b"" for chunk in chunks]),
-        stops=stops,
+        stops=StopStrings(stops),
         granularity=granularity,
         sentences=SentenceOptions(),
     )

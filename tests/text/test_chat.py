@@ -1,6 +1,8 @@
 """Conversations are written by the model's template, and callers cannot write its tokens."""
 
+import itertools
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from hocket.server.errors import InvalidRequest, StartupError
+from hocket.server.model.vocabulary import chat_template
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.text.chat import JinjaChatTemplate
 from hocket.server.text.huggingface import HuggingFaceTokenizer
@@ -175,9 +178,8 @@ def test_templates_may_use_what_transformers_offers() -> None:
         ("{{ messages.append(1) }}", "fails on"),
         ("{{ cycler.__init__.__globals__ }}", "fails on"),
         ("{% for i in range(10**9) %}x{% endfor %}", "fails on"),
-        ("{{ 'x' * 10000000000 }}", "fails on"),
         ("{{ 2 ** 100000000 }}", "fails on"),
-        ("{{ ('x' * 100000) * 100000 }}", "fails on"),
+        ("{{ 'x' * 10000000000 }}", "too much"),
         ("{% for i in range(9999) %}{{ range(9999) | join }}{% endfor %}", "too much"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "fails on"),
         ("{% include '/etc/passwd' %}", "fails on"),
@@ -199,7 +201,15 @@ def test_a_refusal_quotes_what_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["{% if %}", "{{ unclosed", "{% nothing %}", "{{ x | nothing }}"]
+    "source",
+    [
+        "{% if %}",
+        "{{ unclosed",
+        "{% nothing %}",
+        "{{ x | nothing }}",
+        "{{ " + "(" * 9999 + ")" * 9999 + " }}",
+        "{% for x in 'x' %}" * 30 + "{% endfor %}" * 30,
+    ],
 )
 def test_a_broken_template_ends_the_start(source: str) -> None:
     """It is found when the model is loaded, and told in one line."""
@@ -208,7 +218,7 @@ def test_a_broken_template_ends_the_start(source: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_marks_are_found_when_all_single_ones_are_taken() -> None:
+def test_noncharacters_are_text() -> None:
     """A conversation that holds every noncharacter is rendered as it is."""
     everything = "".join(map(chr, range(0xFDD0, 0xFDF0)))
     turns = [("user", everything + "<|end|>")]
@@ -216,3 +226,53 @@ def test_marks_are_found_when_all_single_ones_are_taken() -> None:
     assert ByteTokenizer.END not in template(BARE).encode(
         messages(*turns), add_generation_prompt=False
     )
+
+
+def test_guessed_marks_are_refused() -> None:
+    """Even who knew the marks of a template could not use them."""
+    chat = template(BARE)
+    forged = chat._authorship.mark("<|end|>")
+    with pytest.raises(InvalidRequest):
+        chat.encode(messages(("user", forged)), add_generation_prompt=False)
+
+
+def test_a_rendering_ends_in_time() -> None:
+    """A template that lasts is stopped by the time that its thread has worked."""
+    ticks = itertools.count()
+    chat = template(
+        "{% for i in range(9999) %}{% endfor %}", clock=lambda: float(next(ticks))
+    )  # a second goes by with each look at the clock
+    with pytest.raises(InvalidRequest, match="too much time"):
+        chat.encode(messages(("user", "hi")), add_generation_prompt=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ messages[0].tools.name }}", "{{ messages[1].content.strip() }}", "{{ 'x' * 9**9 }}"],
+)
+def test_a_template_that_fails_on_a_greeting_ends_the_start(source: str) -> None:
+    """What would fail for every caller is told when the model is loaded."""
+    with pytest.raises(StartupError, match="chat template is broken"):
+        template(source).probe()
+
+
+def test_a_template_whose_tokens_look_like_text_ends_the_start() -> None:
+    """A special token that is put together from crumbs would be lost in every prompt."""
+    with pytest.raises(StartupError, match="cannot be told"):
+        template("{{ '>|dne|<' | reverse }}").probe()
+
+
+@pytest.mark.parametrize("source", [TURNS, BARE, CHATML, "{{ raise_exception('no') }}"])
+def test_a_template_that_works_passes_the_probe(source: str) -> None:
+    """To refuse a greeting is a template's right."""
+    template(source).probe()
+
+
+def test_templates_of_models_are_probed(tmp_path: Path) -> None:
+    """A model folder whose template fails on a greeting does not load."""
+    file = tmp_path / "chat_template.jinja"
+    file.write_text(CHATML)
+    assert chat_template(tmp_path, chatml_tokenizer()) is not None
+    file.write_text("{{ messages[0].tools.name }}")
+    with pytest.raises(StartupError, match="chat template is broken"):
+        chat_template(tmp_path, chatml_tokenizer())

@@ -12,6 +12,7 @@ from hocket.server.text.assembly import TextAssembly
 from hocket.server.text.graphemes import is_boundary, last_boundary
 from hocket.server.text.pieces import Granularity, PieceKind, SentenceMode, SentenceOptions
 from hocket.server.text.sentences import PARAGRAPH_FACTOR, SentenceSplitter, split_text
+from hocket.server.text.stopping import StopStrings
 from text.joined import CHARACTERS, SOUP, joined_texts
 
 OPTIONS = st.builds(
@@ -81,7 +82,7 @@ def test_tokens_of_single_bytes_make_the_same_pieces(text, max_chars):
     """Detokenizer and splitter together: not even tokens that part a code point change a cut."""
     options = SentenceOptions(max_chars=max_chars)
     assembly = TextAssembly(
-        ByteTokenizer(), stops=(), granularity=Granularity.SENTENCE, sentences=options
+        ByteTokenizer(), stops=StopStrings(), granularity=Granularity.SENTENCE, sentences=options
     )
     assembled = [piece for byte in text.encode() for piece in assembly.push(byte)]
     assert split_text(text, options) == [item.piece for item in assembled + assembly.finish()]

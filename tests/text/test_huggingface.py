@@ -250,6 +250,37 @@ def test_a_special_token_made_of_ordinary_pieces_is_cut_open() -> None:
     assert parsed.token_ids == (1, 4)
 
 
+class Counting:
+    """A backend that counts how often it is asked."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        self.calls = 0
+
+    def encode(self, text: str, **options: object) -> tokenizers.Encoding:
+        self.calls += 1
+        return self._backend.encode(text, **options)
+
+
+@pytest.mark.parametrize("fuse_unk", [True, False])
+@pytest.mark.parametrize("unknown", ["\u4e2d", "\u4e2d\u6587", "a\u4e2da\u6587"])
+def test_an_unknown_character_is_told_at_once(fuse_unk: bool, unknown: str) -> None:
+    """Without bytes to fall back on, a text that has no tokens costs a few looks at it."""
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab={"<unk>": 0, "a": 1}, merges=[], unk_token="<unk>", fuse_unk=fuse_unk)
+    )
+    backend.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse()])
+    backend.add_special_tokens(["<unk>"])
+    tokenizer = HuggingFaceTokenizer(
+        backend, bos_token_id=None, end_token_ids=frozenset(), add_bos=False
+    )
+    tokenizer._backend = counting = Counting(backend)
+    with pytest.raises(InvalidRequest, match="cannot encode"):
+        tokenizer.encode("a" * 1000 + unknown, add_special=False, parse_special=False)
+    assert counting.calls <= 3
+    assert tokenizer.encode("aa", add_special=False, parse_special=True).token_ids == (1, 1)
+
+
 class PanicException(BaseException):  # the name that compiled code raises under
     """What a panic in compiled code arrives as."""
 

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,3 +25,14 @@ def test_it_is_an_atom() -> None:
     """It stands beside other patterns without brackets of its own."""
     assert re.fullmatch(any_of(["ab", "c"]) + "+x", "abcabx")
     assert re.fullmatch(any_of([]) + "|x", "x")
+
+
+@pytest.mark.parametrize("letters", ["a", "ab"])
+def test_texts_may_begin_with_each_other(letters: str) -> None:
+    """Hundreds of texts, each the beginning of the next, are one expression still."""
+    texts = [(letters * 500)[:size] for size in range(1, 500)]
+    pattern = re.compile(any_of(texts))
+    for size in (1, 19, 20, 21, 22, 250, 499):
+        match = pattern.match(texts[size - 1] + "x")
+        assert match is not None
+        assert len(match.group()) == size

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hocket.server.text.stopping import StopMatcher
+from hocket.server.text.stopping import StopMatcher, StopStrings
 
 LETTERS = st.text("ab", max_size=30)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=6), max_size=5).map(tuple)
@@ -42,7 +42,7 @@ def parts_of(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> list[str]:
 @example(["ab"], ("b", "aab"))
 def test_text_is_cut_before_the_first_stop(parts: list[str], stops: tuple[str, ...]) -> None:
     """The text shown and the stop found are those of a search through the whole text."""
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     shown = "".join(map(matcher.push, parts)) + matcher.finish()
     text = "".join(parts)
     expected = first_stop(text, stops)
@@ -56,7 +56,7 @@ def test_text_is_cut_before_the_first_stop(parts: list[str], stops: tuple[str, .
 @given(parts_of(LETTERS), STOPS)
 def test_no_more_is_held_than_may_become_a_stop(parts: list[str], stops: tuple[str, ...]) -> None:
     """While nothing matched, what is held is the longest end that begins a stop string."""
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     seen, shown = "", ""
     for part in parts:
         seen += part
@@ -69,7 +69,7 @@ def test_no_more_is_held_than_may_become_a_stop(parts: list[str], stops: tuple[s
 @given(LETTERS, STOPS)
 def test_a_match_is_known_as_soon_as_it_is_certain(text: str, stops: tuple[str, ...]) -> None:
     """A match is decided once no longer stop string that started earlier can still come."""
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     for end in range(1, len(text) + 1):
         matcher.push(text[end - 1])
         found = first_stop(text[:end], stops)
@@ -84,7 +84,7 @@ def test_all_text_after_a_match_is_dropped(stops: tuple[str, ...]) -> None:
     """After a match nothing is shown any more, not even what was held."""
     if not stops:
         return
-    matcher = StopMatcher((*stops, "z"))
+    matcher = StopMatcher(StopStrings((*stops, "z")))
     matcher.push("z")
     assert (matcher.push("more"), matcher.finish(), matcher.matched) == ("", "", "z")
 
@@ -92,22 +92,22 @@ def test_all_text_after_a_match_is_dropped(stops: tuple[str, ...]) -> None:
 def test_stop_strings_of_any_script_match() -> None:
     """Characters are code points; the pattern characters of regular expressions are ordinary."""
     stops = ("[^]-\\", "终止🙂")
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     assert [matcher.push("a[^]-"), matcher.finish(), matcher.matched] == ["a", "[^]-", None]
-    matcher = StopMatcher(stops)
+    matcher = StopMatcher(StopStrings(stops))
     assert [matcher.push("终 终"), matcher.push("止🙂!"), matcher.matched] == ["终 ", "", "终止🙂"]
 
 
 def test_an_empty_stop_string_is_refused() -> None:
     """It would stop every text before it began."""
     with pytest.raises(ValueError, match="at least one character"):
-        StopMatcher(("a", ""))
+        StopStrings(("a", ""))
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, "ab" * 100_000], ids=["run", "pairs"])
 def test_work_is_linear(text: str) -> None:
     """A text that almost stops everywhere costs the same per character, pushed in any parts."""
-    matcher = StopMatcher(("a" * 255 + "b", "ab" * 100 + "c"))
+    matcher = StopMatcher(StopStrings(("a" * 255 + "b", "ab" * 100 + "c")))
     begin = time.thread_time()
     for character in text:
         matcher.push(character)

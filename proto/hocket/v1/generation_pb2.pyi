@@ -55,7 +55,10 @@ class GenerateRequest(_message.Message):
     """Reads special-token texts in `prompt` as those tokens. Default false."""
     priority: _builtins.int
     """Lower values run first when there is not room for all. -100 to 100, default
-    0. Equal priorities run in the order of arrival.
+    0. Equal priorities run in the order of arrival. Waiting makes up for
+    priority, so that nobody starves: a request is overtaken only by those that
+    arrive within 100 steps of the model, a token of each text, for each unit by
+    which their priority is lower.
     """
     @_builtins.property
     def chat(self) -> Global___ChatInput:

@@ -252,7 +252,7 @@ class SamplingOptions(_message.Message):
     """
     repetition_penalty: _builtins.float
     """Divides positive and multiplies negative logits of tokens that stand in
-    the prompt or the answer. Above 0, up to 10; default 1 changes nothing.
+    the prompt or the answer. 0.01 to 10, default 1 changes nothing.
     """
     presence_penalty: _builtins.float
     """Subtracted from the logits of tokens that stand in the answer. -2 to 2,

@@ -303,11 +303,8 @@ class App:
 
     def _abandon_engine(self) -> None:
         """End the driver, and with it all calls, without waiting for the step in progress."""
-        driving = self._driving
-        if driving is None or driving is asyncio.current_task():
-            return
-        driving.cancel()  # it now waits for the step ...
-        asyncio.get_running_loop().call_soon(driving.cancel)  # ... and now does not
+        if self._driver is not None:
+            self._driver.abandon()
 
     def _abort_all(self) -> int:
         return self._driver.cut_all_nowait(Draining) if self._driver else 0

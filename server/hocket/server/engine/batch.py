@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hocket.server.engine.commands import Logprobs
+from hocket.server.engine.counts import TokenCounts
 from hocket.server.engine.sampling import SamplingParams
 
 
@@ -44,29 +45,31 @@ class SampleRequest:
         params: How it is drawn.
         seed: The seed of this choice; together with `position` it fixes the random draw.
         position: Index in the sequence of the token to be drawn.
-        history: All tokens so far, prompt first; read only where penalties need it.
-        prompt_length: How many of them are the prompt.
+        prompt_length: How many tokens of the sequence are its prompt.
         banned_token_ids: Tokens that must not be drawn, such as end tokens before `min_tokens`.
+        counts: Of all tokens so far; None where no penalty asks for them.
     """
 
     params: SamplingParams
     seed: int
     position: int
-    history: Sequence[int]
     prompt_length: int
     banned_token_ids: Sequence[int] = ()
+    counts: TokenCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceSlice:
     """Consecutive tokens of one sequence, to be computed in one step.
 
-    One token with all before it in the cache is a decode; anything else is a chunk of a prefill.
+    Tokens of the prompt are prefilled, those written are decoded: also where they are computed a
+    second time, after a preemption, so that they come out the same.
 
     Attributes:
         sequence_id: Unique among all sequences of the process.
         token_ids: The tokens to compute, at least one.
         start: Position of the first of them: what the cache holds of the sequence.
+        prompt_length: Tokens of the sequence's prompt; those from this position on were written.
         block_table: The sequence's blocks in logical order; room for `start + len(token_ids)`.
         sample: Asks for the next token; None in the middle of a prefill.
         prompt_logprobs: Asks for the log probability of each of the sequence's tokens that follows
@@ -78,6 +81,7 @@ class SequenceSlice:
     sequence_id: int
     token_ids: Sequence[int]
     start: int
+    prompt_length: int
     block_table: Sequence[int]
     sample: SampleRequest | None = None
     prompt_logprobs: int | None = None

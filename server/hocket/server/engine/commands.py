@@ -11,6 +11,7 @@ from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import HocketError
 from hocket.server.text.pieces import Granularity, Piece, SentenceOptions
+from hocket.server.text.stopping import StopStrings
 
 
 class FinishReason(Enum):
@@ -35,10 +36,11 @@ class Submit:
         prompt_token_ids: At least one; fits the model's context with room for one more.
         sampling: How tokens are drawn; choice `i` draws from a stream of its own.
         stopping: When each choice ends.
+        stops: `stopping.stop`, ready to be looked for; None leaves that to the engine.
         choices: How many answers, each a sequence of its own.
         granularity: In which pieces text is handed out.
         sentences: How sentences are cut, where that is asked for.
-        priority: Lower runs first.
+        priority: Lower runs first, unless the other came long before; see `Scheduler.rank`.
         arrived: When the request had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, in seconds of the same clock; None for never.
     """
@@ -47,6 +49,7 @@ class Submit:
     prompt_token_ids: tuple[int, ...]
     sampling: SamplingParams
     stopping: StoppingParams
+    stops: StopStrings | None = None
     choices: int = 1
     granularity: Granularity = Granularity.SENTENCE
     sentences: SentenceOptions = field(default_factory=SentenceOptions)

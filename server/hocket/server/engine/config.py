@@ -13,7 +13,8 @@ class EngineConfig:
     Attributes:
         max_num_seqs: Most sequences in the batch.
         max_step_tokens: Most tokens that a step computes while any stream is being written. Bounds
-            the gap between tokens that a long prompt may cause, and how long an abort waits.
+            the gap between tokens that a long prompt may cause, and how long an abort waits. At
+            least `max_num_seqs`: each stream gets a token in every step, prompts share the rest.
         max_prefill_tokens: The same while no stream is being written.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
@@ -23,3 +24,15 @@ class EngineConfig:
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 256
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse a step in which some sequence would stand still.
+
+        Raises:
+            ValueError: A step has fewer tokens than sequences.
+        """
+        if self.max_step_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_step_tokens is {self.max_step_tokens}, but must be at least max_num_seqs,"
+                f" which is {self.max_num_seqs}: each sequence gets a token in every step"
+            )

@@ -6,8 +6,8 @@
 turn the crank by hand. Nothing here knows torch, asyncio or gRPC.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
+from itertools import count
 
 from hocket.server.engine.batch import ModelRunner, SampledToken, SequenceSlice, SliceResult
 from hocket.server.engine.commands import (
@@ -21,25 +21,18 @@ from hocket.server.engine.commands import (
     TextOutput,
 )
 from hocket.server.engine.config import EngineConfig
-from hocket.server.engine.isolation import FAULT, execute_isolated
+from hocket.server.engine.isolation import Isolation
 from hocket.server.engine.request import Request
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.engine.scheduler import Scheduler, Work
 from hocket.server.engine.sequence import Sequence
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import GenerationFailed, HocketError, QueueTimeout
-from hocket.server.text.assembly import AssembledPiece, TextAssembly
+from hocket.server.text.assembly import AssembledPiece
 from hocket.server.text.tokenizer import Tokenizer
 
-# Steps in a row that may bring nothing but faults before the model is held to be broken.
-_MOST_BARREN_STEPS = 16
-
-
-def choice_seed(seed: int, choice_index: int) -> int:
-    """Return the 64-bit seed of a choice; the first keeps the request's own."""
-    if choice_index == 0:
-        return seed
-    digest = hashlib.blake2b(f"{seed}/{choice_index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+_CANARY_ID = -1  # no other sequence has it
+_CANARY_TOKEN = 0  # every vocabulary has it
 
 
 class EngineCore:
@@ -70,15 +63,15 @@ class EngineCore:
         self._max_context = min(
             runner.limits.max_context_tokens, runner.limits.num_blocks * runner.limits.block_size
         )
-        self._scheduler = Scheduler(runner, config)
+        self._scheduler = Scheduler(runner, config, on_fault)
+        self._isolation = Isolation(runner, self._scheduler.pool, _canary(tokenizer), on_fault)
         self._requests: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []
-        self._next_id = 0
+        self._sequence_ids = count()
         self._statistics = EngineStatistics(blocks_total=runner.limits.num_blocks)
         self._prefill_tokens = self._decode_tokens = 0
         self._steps = self._finished = self._failed = 0
         self._step_seconds = 0.0
-        self._barren_steps = 0
 
     def step(self, commands: Iterable[Command]) -> StepOutputs:
         """Apply commands, compute one batch, and return what came of it.
@@ -92,13 +85,13 @@ class EngineCore:
         self._expire(begun)
         work = self._scheduler.schedule()
         for item in work:
-            request = self._requests[item.sequence.request_id]
-            request.started_at = begun if request.started_at is None else request.started_at
+            self._requests[item.sequence.request_id].begin(item.sequence, begun)
         results = self._compute(work)
         now = self._clock()
         for item, result in zip(work, results, strict=True):
             if item.sequence.request_id in self._requests:
                 self._take(item, result, now)
+        self._isolation.settle()
         self._collect(now)
         if work:
             self._steps += 1
@@ -118,42 +111,39 @@ class EngineCore:
     def _apply(self, command: Command, now: float) -> None:
         match command:
             case Submit():
-                self._submit(command)
+                self._submit(command, now)
             case Abort(request_id=request_id, reason=reason):
                 if request := self._requests.get(request_id):
                     self._end_all(request, reason, now)
 
-    def _submit(self, submit: Submit) -> None:
+    def _submit(self, submit: Submit, now: float) -> None:
+        """Let a request in; one that cannot be fails alone, since the slip is ours."""
+        try:
+            request = self._begin(submit)
+        except Exception as error:  # noqa: BLE001 - one request must not take the others with it
+            self._on_fault(error)
+            failure = GenerationFailed("submit")
+            if namesake := self._requests.get(submit.request_id):
+                self._fail(namesake, failure, now)  # both have one reader, who is told once
+            else:
+                self._failed += 1
+                self._outputs.append(RequestOutput(request_id=submit.request_id, failure=failure))
+            return
+        for sequence in request.sequences:
+            self._scheduler.add(sequence)
+        self._requests[submit.request_id] = request
+
+    def _begin(self, submit: Submit) -> Request:
         if submit.request_id in self._requests:
             raise AssertionError("a request id was submitted twice. This is a bug.")
         if not 0 < len(submit.prompt_token_ids) < self._max_context:
             raise AssertionError("a prompt does not fit the cache. This is a bug.")
-        request = Request(submit=submit)
-        barred = {*submit.stopping.stop_token_ids, *self._tokenizer.end_token_ids}
-        for index in range(submit.choices):
-            sequence = Sequence(
-                sequence_id=self._next_id,
-                request_id=submit.request_id,
-                choice_index=index,
-                priority=submit.priority,
-                seed=choice_seed(submit.sampling.seed, index),
-                sampling=submit.sampling,
-                stopping=submit.stopping,
-                barred_token_ids=tuple(sorted(barred)),
-                token_ids=list(submit.prompt_token_ids),
-                prompt_length=len(submit.prompt_token_ids),
-                assembly=TextAssembly(
-                    self._tokenizer,
-                    stops=submit.stopping.stop,
-                    granularity=submit.granularity,
-                    sentences=submit.sentences,
-                ),
-            )
-            self._next_id += 1
-            request.sequences.append(sequence)
-            self._scheduler.add(sequence)
-        request.prompt_sequence = request.sequences[0]
-        self._requests[submit.request_id] = request
+        return Request.of(
+            submit,
+            self._tokenizer,
+            sequence_ids=self._sequence_ids,
+            rank=self._scheduler.rank(submit.priority),
+        )
 
     def _expire(self, now: float) -> None:
         for request in tuple(self._requests.values()):
@@ -166,23 +156,14 @@ class EngineCore:
                 self._end_all(request, FinishReason.TIME_BUDGET, now)
 
     def _compute(self, work: list[Work]) -> list[SliceResult]:
-        newcomers = {item.sequence.sequence_id for item in work if item.sequence.num_computed == 0}
+        unproven = {item.sequence.sequence_id for item in work if item.sequence.num_written == 0}
 
         def is_suspect(piece: SequenceSlice) -> bool:
-            return piece.sequence_id in newcomers
+            return piece.sequence_id in unproven
 
-        slices = [item.sequence.slice(item.count) for item in work]
-        results = execute_isolated(
-            self._runner, slices, is_suspect=is_suspect, on_fault=self._on_fault
+        return self._isolation.execute(
+            [item.sequence.slice(item.count) for item in work], is_suspect
         )
-        if results:
-            is_barren = all(result.failure == FAULT for result in results)
-            self._barren_steps = self._barren_steps + 1 if is_barren else 0
-            if self._barren_steps >= _MOST_BARREN_STEPS:
-                raise RuntimeError(
-                    f"{_MOST_BARREN_STEPS} steps in a row brought nothing but faults"
-                )
-        return results
 
     def _take(self, item: Work, result: SliceResult, now: float) -> None:
         """Commit what a slice brought."""
@@ -198,15 +179,18 @@ class EngineCore:
         if result.token is None:
             return
         try:
-            self._append(request, sequence, result.token, now)
+            completion = self._append(request, sequence, result.token, now)
         except Exception as error:  # noqa: BLE001 - one text must not take the others with it
             self._on_fault(error)
             self._fail(request, GenerationFailed("text"), now)
+            return
+        if completion is not None:
+            self._end(request, sequence, completion)
 
     def _append(
         self, request: Request, sequence: Sequence, token: SampledToken, now: float
-    ) -> None:
-        """Add a drawn token to a sequence and end it if the token does."""
+    ) -> Completion | None:
+        """Add a drawn token to a sequence; return how it ended if the token ended it."""
         sequence.token_ids.append(token.token_id)
         if token.logprobs is not None:
             sequence.logprobs.append(token.logprobs)
@@ -218,50 +202,53 @@ class EngineCore:
         if is_end or is_stop:
             self._hand_out(request, sequence, sequence.assembly.push_silent())
             reason = FinishReason.STOP_TOKEN if is_stop else FinishReason.END_OF_TEXT
-            self._end(request, sequence, reason, stop_token_id=token.token_id)
-            return
+            return self._complete(request, sequence, reason, stop_token_id=token.token_id)
         self._hand_out(request, sequence, sequence.assembly.push(token.token_id))
         if sequence.assembly.stop_string is not None:
-            self._end(request, sequence, FinishReason.STOP_STRING)
-        elif sequence.num_written >= stopping.max_tokens:
-            self._end(request, sequence, FinishReason.MAX_TOKENS)
-        elif len(sequence.token_ids) >= self._max_context:
-            self._end(request, sequence, FinishReason.CONTEXT_FULL)
+            return self._complete(request, sequence, FinishReason.STOP_STRING)
+        if sequence.num_written >= stopping.max_tokens:
+            return self._complete(request, sequence, FinishReason.MAX_TOKENS)
+        if len(sequence.token_ids) >= self._max_context:
+            return self._complete(request, sequence, FinishReason.CONTEXT_FULL)
+        return None
 
-    def _end(
+    def _complete(
         self,
         request: Request,
         sequence: Sequence,
         reason: FinishReason,
         *,
         stop_token_id: int | None = None,
-    ) -> None:
-        """End one choice; what its assembly holds is handed out first."""
+    ) -> Completion:
+        """Hand out what the assembly of a choice holds, and tell how the choice ended."""
         self._hand_out(request, sequence, sequence.assembly.finish())
         stop_string = sequence.assembly.stop_string
         if stop_string is not None and stop_token_id is None:
             reason = FinishReason.STOP_STRING
+        return Completion(
+            index=sequence.choice_index,
+            finish_reason=reason,
+            stop_string=stop_string if reason is FinishReason.STOP_STRING else None,
+            stop_token_id=stop_token_id,
+            completion_tokens=sequence.num_written,
+            text_bytes=sequence.assembly.text_bytes,
+        )
+
+    def _end(self, request: Request, sequence: Sequence, completion: Completion) -> None:
+        """Take a choice out; what raises here concerns the blocks of all, and is nobody's own."""
         self._scheduler.remove(sequence)
         request.sequences.remove(sequence)
-        request.completions.append(
-            Completion(
-                index=sequence.choice_index,
-                finish_reason=reason,
-                stop_string=stop_string if reason is FinishReason.STOP_STRING else None,
-                stop_token_id=stop_token_id,
-                completion_tokens=sequence.num_written,
-                text_bytes=sequence.assembly.text_bytes,
-            )
-        )
+        request.completions.append(completion)
 
     def _end_all(self, request: Request, reason: FinishReason, now: float) -> None:
         for sequence in tuple(request.sequences):
             try:
-                self._end(request, sequence, reason)
+                completion = self._complete(request, sequence, reason)
             except Exception as error:  # noqa: BLE001 - one text must not take the others with it
                 self._on_fault(error)
                 self._fail(request, GenerationFailed("text"), now)
                 return
+            self._end(request, sequence, completion)
 
     def _fail(self, request: Request, failure: HocketError, now: float) -> None:
         for sequence in request.sequences:
@@ -273,18 +260,18 @@ class EngineCore:
         self._outputs.extend([output] if output else [])
 
     def _hand_out(self, request: Request, sequence: Sequence, pieces: list[AssembledPiece]) -> None:
-        written = sequence.prompt_length
         for assembled in pieces:
-            begin = assembled.first_token
-            end = begin + assembled.token_count
+            begin = sequence.prompt_length + assembled.first_token
             request.texts.append(
                 TextOutput(
                     choice_index=sequence.choice_index,
                     piece=assembled.piece,
-                    token_ids=tuple(sequence.token_ids[written + begin : written + end]),
-                    logprobs=tuple(sequence.logprobs[begin:end]),
+                    token_ids=tuple(sequence.token_ids[begin : begin + assembled.token_count]),
+                    logprobs=tuple(sequence.logprobs[: assembled.token_count]),
                 )
             )
+            # They are many times as heavy as text, and pieces take them in order.
+            del sequence.logprobs[: assembled.token_count]
 
     def _collect(self, now: float) -> None:
         for request in tuple(self._requests.values()):
@@ -318,3 +305,15 @@ class EngineCore:
             failed_requests=self._failed,
             last_step_at=now,
         )
+
+
+def _canary(tokenizer: Tokenizer) -> Sequence:
+    """Return a sequence of one token, by which a model shows that it still computes."""
+    submit = Submit(
+        request_id="",
+        prompt_token_ids=(_CANARY_TOKEN,),
+        sampling=SamplingParams(),
+        stopping=StoppingParams(max_tokens=1),
+    )
+    request = Request.of(submit, tokenizer, sequence_ids=iter((_CANARY_ID,)), rank=0)
+    return request.sequences[0]

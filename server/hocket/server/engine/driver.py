@@ -5,8 +5,9 @@ mailboxes without waiting. Only `core.step` runs on the other thread.
 """
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Executor
+from contextlib import suppress
 from dataclasses import replace
 
 from hocket.server.engine.commands import (
@@ -54,6 +55,8 @@ class EngineDriver:
         self._statistics = EngineStatistics()
         self._wake = asyncio.Event()
         self._is_stopping = False
+        self._is_abandoned = False
+        self._running: asyncio.Task[None] | None = None
         self._has_failed = False
         self._refusal: Callable[[], HocketError] | None = None
 
@@ -144,13 +147,26 @@ class EngineDriver:
         self._is_stopping = True
         self._wake.set()
 
+    def abandon(self) -> None:
+        """Let `run` end now, as if it were cancelled, though a step may never end. Repeatable.
+
+        The thread of that step is left behind; every request in progress gets `EngineFailed`.
+        """
+        self._is_abandoned = True
+        if self._running is not None:
+            self._running.cancel()
+
     async def run(self) -> None:
-        """Drive until stopped. A cancellation waits for the step in progress.
+        """Drive until stopped. Cancellations wait for the step in progress, unless abandoned.
 
         Raises:
             Exception: The engine broke; every request in progress got `EngineFailed`.
         """
+        if self._is_abandoned:
+            self._fail_all()
+            raise asyncio.CancelledError
         has_work = False
+        self._running = asyncio.current_task()
         try:
             while True:
                 if not (has_work or self._inbox):
@@ -165,16 +181,29 @@ class EngineDriver:
         except BaseException:
             self._fail_all()
             raise
+        finally:
+            self._running = None
 
     async def _step(self) -> StepOutputs:
         commands, self._inbox = self._inbox, []
         loop = asyncio.get_running_loop()
-        step = loop.run_in_executor(self._executor, self._core.step, commands)
+        step = loop.run_in_executor(self._executor, self._turn, commands)
         try:
             return await asyncio.shield(step)
         except asyncio.CancelledError:
-            await asyncio.wait([step])  # a step is never left running behind our back
+            # However often we are cancelled, no step is left running behind our back.
+            while not (step.done() or self._is_abandoned):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([step])
             raise
+
+    def _turn(self, commands: Sequence[Command]) -> StepOutputs:
+        """Step the core; whatever it raises is something that a future can carry. Engine thread."""
+        try:
+            return self._core.step(commands)
+        except (StopIteration, CancelledError, asyncio.CancelledError) as error:
+            name = type(error).__name__
+            raise RuntimeError(f"{name} left a step of the engine") from error
 
     def _deliver(self, outputs: StepOutputs) -> None:
         self._statistics = outputs.statistics

@@ -2,26 +2,40 @@
 
 One slot, not a queue: what gathers while the reader is away is merged into one output, so that a
 slow reader costs few objects and gets larger deltas. Sentences stay sentences. What waits is
-bounded.
+bounded: a reader is too slow if something that it has not taken waits, and with it more than the
+bound. A single output may be as large as it likes, since nobody could have taken it earlier.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hocket.server.engine.commands import Finished, RequestOutput, Started, TextOutput
+from hocket.server.engine.commands import (
+    Finished,
+    Logprobs,
+    RequestOutput,
+    Started,
+    TextOutput,
+)
 from hocket.server.errors import HocketError, ReaderTooSlow
 from hocket.server.text.pieces import Piece, PieceKind
 
-_TOKEN_BYTES = 8
-_LOGPROB_BYTES = 32
-_PIECE_BYTES = 128
+# What objects take in CPython on a machine of 64 bits.
+_TOKEN_BYTES = 40
+_LOGPROB_BYTES = 120
+_PIECE_BYTES = 300
 
 
 def weight(text: TextOutput) -> int:
     """Return about how many bytes a piece takes while it waits."""
-    tops = sum(1 + len(logprobs.top) for logprobs in text.logprobs)
     piece = text.piece.end_byte - text.piece.start_byte
-    return _PIECE_BYTES + piece + _TOKEN_BYTES * len(text.token_ids) + _LOGPROB_BYTES * tops
+    tokens = _TOKEN_BYTES * len(text.token_ids)
+    return _PIECE_BYTES + piece + tokens + logprobs_weight(text.logprobs)
+
+
+def logprobs_weight(found: Sequence[Logprobs]) -> int:
+    """Return about how many bytes log probabilities take."""
+    return _LOGPROB_BYTES * sum(1 + len(logprobs.top) for logprobs in found)
 
 
 def _merge(texts: list[TextOutput], run: list[TextOutput]) -> None:
@@ -96,19 +110,23 @@ class Mailbox:
         """Add an output; one that comes after the end is dropped.
 
         Where too much waits, all of it is replaced by a failure with `ReaderTooSlow`; `has_end`
-        tells.
+        tells. What is told of the prompt comes once, at the end, and makes nobody slow.
         """
         if self._end is not None:
             return
+        waited, came = self._bytes, sum(weight(text) for text in output.texts)
         self._started = self._started or output.started
-        self._texts += output.texts
-        self._bytes += sum(weight(text) for text in output.texts)
-        if output.is_last:
-            self._end = _End(output.finished, output.failure)
-        elif self._bytes > self._max_bytes:
+        if waited and came and waited + came > self._max_bytes:
             self._texts.clear()
             self._bytes = 0
             self._end = _End(None, ReaderTooSlow(limit_bytes=self._max_bytes))
+        else:
+            self._texts += output.texts
+            self._bytes += came
+            if output.finished is not None:
+                self._bytes += logprobs_weight(output.finished.prompt_logprobs)
+            if output.is_last:
+                self._end = _End(output.finished, output.failure)
         self._news.set()
 
     def fail(self, failure: HocketError) -> None:

@@ -1,6 +1,13 @@
-"""A request inside the engine: its choices and where its time goes. Engine thread."""
+"""A request inside the engine: its choices and where its time goes. Engine thread.
 
+What waits is small: until it starts, a choice shares its prompt and its empty text with the others
+of its request.
+"""
+
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 from hocket.server.engine.commands import (
     Completion,
@@ -13,6 +20,17 @@ from hocket.server.engine.commands import (
 )
 from hocket.server.engine.sequence import Sequence
 from hocket.server.errors import HocketError
+from hocket.server.text.assembly import TextAssembly
+from hocket.server.text.stopping import StopStrings
+from hocket.server.text.tokenizer import Tokenizer
+
+
+def choice_seed(seed: int, choice_index: int) -> int:
+    """Return the 64-bit seed of a choice; the first keeps the request's own."""
+    if choice_index == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{choice_index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -21,9 +39,12 @@ class Request:
 
     Attributes:
         submit: What was asked for.
+        tokenizer: The model's.
+        stops: What ends its texts, shared by all of them.
         sequences: Its choices that have not ended.
         completions: Those that have.
         texts: Pieces of this step that no output carries yet.
+        prompt_sequence: The choice that tells of the prompt.
         is_started: Whether `Started` was handed out.
         started_at: When its first token was computed on.
         prefilled_at: When the prompt of a choice was computed first.
@@ -32,6 +53,8 @@ class Request:
     """
 
     submit: Submit
+    tokenizer: Tokenizer
+    stops: StopStrings
     sequences: list[Sequence] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     texts: list[TextOutput] = field(default_factory=list)
@@ -41,6 +64,50 @@ class Request:
     prefilled_at: float | None = None
     first_token_at: float | None = None
     first_text_at: float | None = None
+
+    @classmethod
+    def of(
+        cls, submit: Submit, tokenizer: Tokenizer, *, sequence_ids: Iterator[int], rank: int
+    ) -> Self:
+        """Return a request with all its choices, none of them started.
+
+        Args:
+            submit: What is asked for.
+            tokenizer: The model's.
+            sequence_ids: Gives each choice its own.
+            rank: Where its choices stand in the order of all; see `Scheduler.rank`.
+        """
+        stopping = submit.stopping
+        stops = StopStrings(stopping.stop) if submit.stops is None else submit.stops
+        request = cls(submit=submit, tokenizer=tokenizer, stops=stops)
+        barred = tuple(sorted({*stopping.stop_token_ids, *tokenizer.end_token_ids}))
+        prompt, assembly = list(submit.prompt_token_ids), request._assembly()
+        request.sequences += [
+            Sequence(
+                sequence_id=next(sequence_ids),
+                request_id=submit.request_id,
+                choice_index=index,
+                priority=rank,
+                seed=choice_seed(submit.sampling.seed, index),
+                sampling=submit.sampling,
+                stopping=stopping,
+                barred_token_ids=barred,
+                token_ids=prompt,
+                prompt_length=len(prompt),
+                assembly=assembly,
+            )
+            for index in range(submit.choices)
+        ]
+        request.prompt_sequence = request.sequences[0]
+        return request
+
+    def begin(self, sequence: Sequence, now: float) -> None:
+        """Note that a choice is computed on; one that has nothing yet gets a text of its own."""
+        if self.started_at is None:
+            self.started_at = now
+        if sequence.num_computed == 0 and sequence.num_written == 0:
+            sequence.token_ids = list(self.submit.prompt_token_ids)
+            sequence.assembly = self._assembly()
 
     def output(self, now: float, *, failure: HocketError | None = None) -> RequestOutput | None:
         """Return what the step brought for it, or None if nothing; ends it where all is done."""
@@ -62,6 +129,14 @@ class Request:
             texts=texts,
             finished=finished,
             failure=failure,
+        )
+
+    def _assembly(self) -> TextAssembly:
+        return TextAssembly(
+            self.tokenizer,
+            stops=self.stops,
+            granularity=self.submit.granularity,
+            sentences=self.submit.sentences,
         )
 
     def _finished(self, now: float) -> Finished:

@@ -16,7 +16,7 @@ class SamplingParams:
         top_p: In (0, 1]; 1 keeps all.
         min_p: In [0, 1]; 0 keeps all.
         seed: 64 bits, always set: the server draws one when the caller gave none.
-        repetition_penalty: Above 0; 1 changes nothing.
+        repetition_penalty: At least 0.01; 1 changes nothing.
         presence_penalty: 0 changes nothing.
         frequency_penalty: 0 changes nothing.
         logit_bias: Pairs of token id and what is added to its logit.
@@ -43,7 +43,7 @@ class SamplingParams:
         return self.temperature == 0.0 or self.top_k == 1
 
     @property
-    def needs_history(self) -> bool:
+    def needs_counts(self) -> bool:
         """Whether the tokens so far bear on the next one."""
         return (
             self.repetition_penalty != 1.0

@@ -1,20 +1,29 @@
 """Who computes what in the next step. Engine thread; no time, no tensors, no text.
 
 Tokens computed catch up with tokens known: that one rule covers prefill in chunks, decode, and
-resuming after a preemption (after the scheduler of vLLM v1). Sequences run in the order of
-priority, then arrival. A sequence that lacks a block takes it from the last of those that run
+resuming after a preemption (after the scheduler of vLLM v1). Sequences run in the order of their
+ranks, then of arrival. A sequence that lacks a block takes it from the last of those that run
 after it; the one put aside keeps a copy of its blocks if there is room for it, and otherwise
 computes them again.
+
+Nobody starves. A rank is the step of arrival, moved by `PRIORITY_STEPS` for each unit of priority:
+waiting makes up for priority, and nobody is overtaken by those that come later than that. And a
+step has room for a token of every sequence in it, so that neither streams nor prompts stand still.
 """
 
 from bisect import insort
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sequence import Place, Sequence
+
+# Steps of waiting that make up for one unit of priority.
+PRIORITY_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +34,46 @@ class Work:
     count: int
 
 
+@dataclass(slots=True)
+class _Plan:
+    """What is chosen for a step, and how many tokens are left in it."""
+
+    budget: int
+    chosen: dict[Sequence, int] = field(default_factory=dict)
+
+    def add(self, sequence: Sequence, count: int) -> None:
+        self.chosen[sequence] = count
+        self.budget -= count
+
+    def drop(self, sequence: Sequence) -> None:
+        """Leave a sequence out again; others may have its tokens."""
+        self.budget += self.chosen.pop(sequence, 0)
+
+
 _ORDER = attrgetter("order")
 
 
 class Scheduler:
     """Holds the waiting and the running sequences and decides on each step."""
 
-    def __init__(self, runner: ModelRunner, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        config: EngineConfig,
+        on_fault: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        """Make a scheduler.
+
+        Args:
+            runner: Whose blocks are given away.
+            config: Bounds of a step.
+            on_fault: Told of what went wrong but cost nobody anything, for the log.
+        """
         limits = runner.limits
         self._runner = runner
         self._config = config
+        self._on_fault = on_fault
+        self._steps = 0
         self._block_size = limits.block_size
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
@@ -47,6 +86,10 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
         return bool(self.waiting or self.running)
+
+    def rank(self, priority: int) -> int:
+        """Return the rank of a sequence that arrives now: what is lower runs first."""
+        return self._steps + PRIORITY_STEPS * priority
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
@@ -64,20 +107,20 @@ class Scheduler:
 
     def schedule(self) -> list[Work]:
         """Choose the work of one step; decodes first, then prompts, then newcomers."""
+        self._steps += 1
         budget = self._config.max_step_tokens
         if not any(sequence.is_decoding for sequence in self.running):
             budget = max(budget, self._config.max_prefill_tokens)
-        chosen: dict[Sequence, int] = {}
+        plan = _Plan(budget)
         for is_decode in (True, False):
             for sequence in tuple(self.running):
                 if sequence.place is not Place.RUNNING or sequence.is_decoding is not is_decode:
                     continue
-                count = min(sequence.num_pending, budget)
-                if count > 0 and self._make_room(sequence, count, chosen):
-                    chosen[sequence] = count
-                    budget -= count
-        self._admit(budget, chosen)
-        return [Work(sequence, count) for sequence, count in chosen.items()]
+                count = min(sequence.num_pending, plan.budget)
+                if count > 0 and self._make_room(sequence, count, plan):
+                    plan.add(sequence, count)
+        self._admit(plan)
+        return [Work(sequence, count) for sequence, count in plan.chosen.items()]
 
     def check_integrity(self) -> None:
         """Raise if the books do not balance."""
@@ -90,10 +133,10 @@ class Scheduler:
         if self.saved_blocks > self._saved_capacity:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
 
-    def _admit(self, budget: int, chosen: dict[Sequence, int]) -> None:
-        while budget > 0 and self.waiting and len(self.running) < self._config.max_num_seqs:
+    def _admit(self, plan: _Plan) -> None:
+        while plan.budget > 0 and self.waiting and len(self.running) < self._config.max_num_seqs:
             sequence = self.waiting[0]
-            count = min(sequence.num_pending, budget)
+            count = min(sequence.num_pending, plan.budget)
             needed = self._blocks_for(sequence.num_computed + count)
             # One block stays free for each running sequence, or the newcomer is put aside at once.
             spare = len(self.running) if self.running else 0
@@ -102,24 +145,23 @@ class Scheduler:
             del self.waiting[0]
             self._start(sequence)
             self.pool.extend(sequence.table, needed - len(sequence.table))
-            chosen[sequence] = count
-            budget -= count
+            plan.add(sequence, count)
 
     def _start(self, sequence: Sequence) -> None:
         sequence.place = Place.RUNNING
         insort(self.running, sequence, key=_ORDER)
         if sequence.num_saved:
             self.pool.extend(sequence.table, sequence.num_saved)
-            self._runner.load_blocks(sequence.sequence_id, sequence.table.blocks)
+            self._load(sequence)
             self.saved_blocks -= sequence.num_saved
             sequence.num_saved = 0
 
-    def _make_room(self, sequence: Sequence, count: int, chosen: dict[Sequence, int]) -> bool:
+    def _make_room(self, sequence: Sequence, count: int, plan: _Plan) -> bool:
         """Give a running sequence blocks for its next tokens; False if it was put aside instead."""
         lacking = self._blocks_for(sequence.num_computed + count) - len(sequence.table)
         while lacking > 0 and not self.pool.extend(sequence.table, lacking):
             victim = self.running[-1]
-            chosen.pop(victim, None)
+            plan.drop(victim)
             self._preempt(victim)
             if victim is sequence:
                 return False
@@ -128,16 +170,34 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
         self.running.remove(sequence)
-        held = self._blocks_for(sequence.num_computed)
-        if 0 < held <= self._saved_capacity - self.saved_blocks:
-            self._runner.save_blocks(sequence.sequence_id, sequence.table.blocks[:held])
-            sequence.num_saved = held
-            self.saved_blocks += held
-        else:
+        if not self._save(sequence):
             sequence.num_computed = 0
         self._release(sequence)
         sequence.place = Place.WAITING
         insort(self.waiting, sequence, key=_ORDER)
+
+    def _save(self, sequence: Sequence) -> bool:
+        """Keep a copy of a sequence's blocks; False if it has to compute them again."""
+        held = self._blocks_for(sequence.num_computed)
+        if not 0 < held <= self._saved_capacity - self.saved_blocks:
+            return False
+        try:
+            self._runner.save_blocks(sequence.sequence_id, sequence.table.blocks[:held])
+        except Exception as error:  # noqa: BLE001 - a copy only saves time
+            self._on_fault(error)
+            return False
+        sequence.num_saved = held
+        self.saved_blocks += held
+        return True
+
+    def _load(self, sequence: Sequence) -> None:
+        try:
+            self._runner.load_blocks(sequence.sequence_id, sequence.table.blocks)
+        except Exception as error:  # noqa: BLE001 - the same: it computes them again
+            self._on_fault(error)
+            sequence.num_computed = 0
+            with suppress(Exception):  # the copy may be gone or not
+                self._runner.drop_saved(sequence.sequence_id)
 
     def _release(self, sequence: Sequence) -> None:
         moves = self.pool.release(sequence.table)

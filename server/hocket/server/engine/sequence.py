@@ -7,6 +7,7 @@ from enum import Enum
 from hocket.server.engine.batch import SampleRequest, SequenceSlice
 from hocket.server.engine.blocks import BlockTable
 from hocket.server.engine.commands import Logprobs
+from hocket.server.engine.counts import TokenCounts
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.text.assembly import TextAssembly
 
@@ -40,7 +41,8 @@ class Sequence:
         num_saved: Blocks kept aside for it while it waits.
         table: Its hot blocks.
         assembly: Turns its written tokens into text.
-        logprobs: Of its written tokens, if they were asked for.
+        counts: Of its tokens, as far as penalties asked for them; a preemption leaves them alone.
+        logprobs: Of its written tokens that were not handed out yet, if they were asked for.
         prompt_logprobs: Of its prompt from the second token on, if they were asked for.
     """
 
@@ -59,6 +61,7 @@ class Sequence:
     num_computed: int = 0
     num_saved: int = 0
     table: BlockTable = field(default_factory=BlockTable)
+    counts: TokenCounts = field(default_factory=TokenCounts)
     logprobs: list[Logprobs] = field(default_factory=list)
     prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
@@ -102,6 +105,7 @@ class Sequence:
             sequence_id=self.sequence_id,
             token_ids=self.token_ids[self.num_computed : end],
             start=self.num_computed,
+            prompt_length=self.prompt_length,
             block_table=self.table.blocks,
             sample=self._sample_request() if is_last else None,
             prompt_logprobs=wants_prompt,
@@ -110,11 +114,13 @@ class Sequence:
 
     def _sample_request(self) -> SampleRequest:
         is_barred = self.num_written < self.stopping.min_tokens
+        if self.sampling.needs_counts:
+            self.counts.catch_up(self.token_ids, self.prompt_length)
         return SampleRequest(
             params=self.sampling,
             seed=self.seed,
             position=len(self.token_ids),
-            history=self.token_ids,
             prompt_length=self.prompt_length,
             banned_token_ids=self.barred_token_ids if is_barred else (),
+            counts=self.counts if self.sampling.needs_counts else None,
         )

@@ -8,11 +8,14 @@ Prefill chunks: the sequence's blocks are gathered once for each layer.
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hocket.server.model.inputs import MASKED, DecodeInputs, PrefillInputs, StepInputs
 from hocket.server.model.kv_cache import KVCache
 
-_TILE = 128  # queries of a chunk that are scored at once, to bound the scores in memory
+# Queries of a chunk that are scored at once: so many that the scores stay near the processor, and
+# enough that float32 products are the same row by row.
+_TILE, _TILE_SCORES, _LEAST_ROWS = 128, 1 << 20, 8
 
 
 class Attention:
@@ -55,10 +58,8 @@ class Attention:
         heads, size, dim = self._num_kv_heads, cache.block_size, cache.head_dim
         count = plan.blocks.shape[0]
         keys, values = cache.keys[layer], cache.values[layer]
-        # Used blocks lie together, so most steps need no copy of them; a few decodes beside a long
-        # prompt gather theirs instead of scoring everyone's.
-        is_gathered = count * 2 < plan.num_used
-        if is_gathered:
+        is_gathered = plan.owners_by_block is None
+        if plan.owners_by_block is None:
             keys, values = keys.index_select(0, plan.blocks), values.index_select(0, plan.blocks)
             owners, used = plan.owners, count
         else:
@@ -97,19 +98,26 @@ class Attention:
             for tensor in (cache.keys, cache.values)
         )
         output = torch.empty_like(queries)
-        for begin in range(0, chunk.count, _TILE):
-            end = min(begin + _TILE, chunk.count)
+        most = _TILE_SCORES // (self._num_heads * (chunk.start + chunk.count))
+        tile_rows = max(_LEAST_ROWS, min(_TILE, most))
+        for begin in range(0, chunk.count, tile_rows):
+            end = min(begin + tile_rows, chunk.count)
             seen = chunk.start + end
-            tile = queries[begin:end].view(end - begin, heads, self._group, dim)
-            packed = tile.permute(1, 2, 0, 3).reshape(heads, -1, dim)
+            tile = queries[begin:end]
+            if end - begin < _LEAST_ROWS:
+                tile = functional.pad(tile, (0, 0, 0, 0, 0, _LEAST_ROWS - (end - begin)))
+            rows = tile.shape[0]
+            packed = tile.view(rows, heads, self._group, dim).permute(1, 2, 0, 3)
+            packed = packed.reshape(heads, -1, dim)
             scores = torch.bmm(packed, keys[:, :seen].transpose(1, 2))
-            scores = scores.view(heads, self._group, end - begin, seen)
+            scores = scores.view(heads, self._group, rows, seen)
             scores = torch.add(
-                self._mask(chunk.start + begin, end - begin, seen), scores, alpha=self._scale
+                self._mask(chunk.start + begin, rows, seen), scores, alpha=self._scale
             )
             weights = scores.softmax(-1).to(values.dtype).view(heads, -1, seen)
-            mixed = torch.bmm(weights, values[:, :seen]).view(heads, self._group, end - begin, dim)
-            output[begin:end] = mixed.permute(2, 0, 1, 3).reshape(end - begin, -1, dim)
+            mixed = torch.bmm(weights, values[:, :seen]).view(heads, self._group, rows, dim)
+            mixed = mixed.permute(2, 0, 1, 3).reshape(rows, -1, dim)
+            output[begin:end] = mixed[: end - begin]
         return output
 
     def _mask(self, start: int, count: int, seen: int) -> Tensor:

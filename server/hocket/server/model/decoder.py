@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from hocket.server.model.attention import Attention
 from hocket.server.model.checkpoint import Checkpoint, DecoderConfig
+from hocket.server.model.head import OutputHead
 from hocket.server.model.inputs import StepInputs
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.layer_reader import LayerReader
 from hocket.server.model.layers import activation
-from hocket.server.model.linear import Linear
 from hocket.server.model.rope import Rope, inverse_frequencies
 
 
@@ -129,7 +129,7 @@ class Decoder:
         self._ropes = [rope] if local is rope else [rope, local]
         self._norm = reader.rms_norm("model.norm", config.norm_epsilon)
         head = self._embedding if config.tie_embeddings else reader.tensor("lm_head.weight")
-        self._head = Linear(head)
+        self._head = OutputHead(head)
         self.parameters = reader.parameters
 
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
@@ -144,4 +144,4 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 logits, `[rows, vocabulary]`, for `[rows, hidden_size]`."""
-        return self._head(hidden).float()
+        return self._head(hidden)

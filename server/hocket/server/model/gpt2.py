@@ -6,11 +6,11 @@ from torch.nn import functional
 
 from hocket.server.model.attention import Attention
 from hocket.server.model.checkpoint import Checkpoint, DecoderConfig
+from hocket.server.model.head import OutputHead
 from hocket.server.model.inputs import StepInputs
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.layer_reader import LayerReader
 from hocket.server.model.layers import activation
-from hocket.server.model.linear import Linear
 
 
 class _Block:
@@ -61,7 +61,7 @@ class GPT2:
         self._blocks = [_Block(index, config, reader) for index in range(config.num_layers)]
         self._norm = reader.layer_norm("transformer.ln_f", config.norm_epsilon)
         head = self._embedding if config.tie_embeddings else reader.tensor("lm_head.weight")
-        self._head = Linear(head)
+        self._head = OutputHead(head)
         self.parameters = reader.parameters
 
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
@@ -74,4 +74,4 @@ class GPT2:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 logits, `[rows, vocabulary]`, for `[rows, hidden_size]`."""
-        return self._head(hidden).float()
+        return self._head(hidden)

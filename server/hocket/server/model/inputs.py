@@ -1,11 +1,11 @@
 """From a batch to the tensors of one forward pass. Engine thread.
 
-Rows are the tokens to compute: first those of decodes, one each, then those of prefill chunks, then
-padding. Padding rows compute on token 0 at position 0, are written nowhere and read by nobody.
+Rows are the tokens to compute: first the decoded ones, then those of prefill chunks, then padding.
+Padding rows compute on token 0 at position 0, are written nowhere and read by nobody.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,9 +32,10 @@ class DecodeInputs:
     Attributes:
         rows: How many decodes; they are the first rows.
         num_used: All used blocks are below it.
-        blocks: `[n]`, the decodes' blocks, sequence after sequence, in logical order.
+        blocks: `[n]`, the decodes' blocks, row after row, in logical order.
         owners: `[n]`, the row that each of them belongs to.
-        owners_by_block: `[num_used]`, the same by physical block; 0 for other sequences' blocks.
+        owners_by_block: `[num_used]`, the same by physical block, 0 for other sequences' blocks;
+            None where blocks have several owners, or few of the used ones are wanted.
         bias: `[n, 1, 1, block_size]` float32, 0 where a token is seen and `MASKED` elsewhere.
         sliding_bias: The same for layers with a sliding window; None without such layers.
     """
@@ -43,7 +44,7 @@ class DecodeInputs:
     num_used: int
     blocks: Tensor
     owners: Tensor
-    owners_by_block: Tensor
+    owners_by_block: Tensor | None
     bias: Tensor
     sliding_bias: Tensor | None
 
@@ -76,7 +77,7 @@ class StepInputs:
         cache_rows: Where their keys and values are written.
         decode: The decodes, if any.
         prefills: The chunks of prefills.
-        last_rows: For each slice of the batch, in its order, the row of its last token.
+        rows: For each slice of the batch, in its order, the rows of its tokens.
     """
 
     token_ids: Tensor
@@ -85,7 +86,24 @@ class StepInputs:
     cache_rows: Tensor
     decode: DecodeInputs | None
     prefills: tuple[PrefillInputs, ...]
-    last_rows: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Rows as they are laid out, one after the other."""
+
+    token_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+
+    def add(self, piece: SequenceSlice, begin: int, end: int, block_size: int) -> tuple[int, ...]:
+        """Lay out the tokens at positions `[begin, end)` of a sequence; return their rows."""
+        first = len(self.token_ids)
+        self.token_ids += piece.token_ids[begin - piece.start : end - piece.start]
+        self.positions += range(begin, end)
+        self.blocks += [piece.block_table[at // block_size] for at in range(begin, end)]
+        return tuple(range(first, len(self.token_ids)))
 
 
 def build_inputs(batch: Batch, cache: KVCache, *, sliding_window: int | None) -> StepInputs:
@@ -94,72 +112,80 @@ def build_inputs(batch: Batch, cache: KVCache, *, sliding_window: int | None) ->
     Raises:
         ValueError: A slice does not fit its blocks, or has no token.
     """
-    decodes = [piece for piece in batch.slices if len(piece.token_ids) == 1]
-    prefills = [piece for piece in batch.slices if len(piece.token_ids) != 1]
-    token_ids: list[int] = []
-    positions: list[int] = []
-    blocks: list[int] = []
-    last_rows: dict[int, int] = {}
-    chunks: list[PrefillInputs] = []
-    for piece in (*decodes, *prefills):
-        count, end = len(piece.token_ids), piece.start + len(piece.token_ids)
-        used = -(-end // cache.block_size)
-        if count == 0 or used > len(piece.block_table):
+    size, layout = cache.block_size, _Layout()
+    decoded: list[tuple[int, ...]] = []
+    owners: list[SequenceSlice] = []
+    for piece in batch.slices:
+        end = piece.start + len(piece.token_ids)
+        if not piece.token_ids or -(-end // size) > len(piece.block_table):
             raise ValueError("a slice does not fit its blocks. This is a bug.")
-        if count > 1:
-            table = torch.tensor(list(piece.block_table[:used]))
+        rows = layout.add(piece, max(piece.start, piece.prompt_length), end, size)
+        decoded.append(rows)
+        owners += [piece] * len(rows)
+    decode = None
+    if owners:
+        decode = _decode_inputs(owners, layout.positions, size, sliding_window)
+    chunks: list[PrefillInputs] = []
+    all_rows: list[tuple[int, ...]] = []
+    for piece, rows in zip(batch.slices, decoded, strict=True):
+        end = min(piece.start + len(piece.token_ids), piece.prompt_length)
+        prefilled = layout.add(piece, piece.start, end, size)
+        if prefilled:
+            table = torch.tensor(list(piece.block_table[: -(-end // size)]))
             chunks.append(
                 PrefillInputs(
-                    first_row=len(token_ids), count=count, start=piece.start, blocks=table
+                    first_row=prefilled[0], count=len(prefilled), start=piece.start, blocks=table
                 )
             )
-        token_ids += piece.token_ids
-        positions += range(piece.start, end)
-        blocks += [piece.block_table[at // cache.block_size] for at in range(piece.start, end)]
-        last_rows[piece.sequence_id] = len(token_ids) - 1
-    num_rows = len(token_ids)
+        all_rows.append(prefilled + rows)
+    num_rows = len(layout.token_ids)
     padding = [0] * (padded(num_rows) - num_rows)
-    offsets = torch.tensor(positions) % cache.block_size
     return StepInputs(
-        token_ids=torch.tensor(token_ids + padding),
-        positions=torch.tensor(positions + padding),
+        token_ids=torch.tensor(layout.token_ids + padding),
+        positions=torch.tensor(layout.positions + padding),
         num_rows=num_rows,
-        cache_rows=cache.rows(torch.tensor(blocks), offsets),
-        decode=_decode_inputs(decodes, cache, sliding_window) if decodes else None,
+        cache_rows=cache.rows(
+            torch.tensor(layout.blocks), torch.tensor(layout.positions) % cache.block_size
+        ),
+        decode=decode,
         prefills=tuple(chunks),
-        last_rows=tuple(last_rows[piece.sequence_id] for piece in batch.slices),
+        rows=tuple(all_rows),
     )
 
 
 def _decode_inputs(
-    decodes: Sequence[SequenceSlice], cache: KVCache, sliding_window: int | None
+    pieces: Sequence[SequenceSlice], positions: Sequence[int], size: int, sliding_window: int | None
 ) -> DecodeInputs:
-    size = cache.block_size
     blocks: list[int] = []
     owners: list[int] = []
     logical: list[int] = []
-    positions: list[int] = []
-    for row, piece in enumerate(decodes):
-        used = piece.start // size + 1
+    own: list[int] = []
+    for row, (piece, position) in enumerate(zip(pieces, positions, strict=True)):
+        used = position // size + 1
         blocks += piece.block_table[:used]
         owners += [row] * used
         logical += range(used)
-        positions += [piece.start] * used
-    by_block = [0] * (max(blocks) + 1)
-    for block, owner in zip(blocks, owners, strict=True):
-        by_block[block] = owner
+        own += [position] * used
+    num_used = max(blocks) + 1
+    by_block: list[int] | None = None
+    # Used blocks lie together, so most steps need no copy of them; a few decodes beside a long
+    # prompt gather theirs instead of scoring everyone's.
+    if len(blocks) * 2 >= num_used and len(set(blocks)) == len(blocks):
+        by_block = [0] * num_used
+        for block, owner in zip(blocks, owners, strict=True):
+            by_block[block] = owner
     seen_at = torch.tensor(logical)[:, None] * size + torch.arange(size)
-    own_at = torch.tensor(positions)[:, None]
+    own_at = torch.tensor(own)[:, None]
     is_seen = seen_at <= own_at
     sliding = None
     if sliding_window is not None:
         sliding = _bias(is_seen & (seen_at > own_at - sliding_window))
     return DecodeInputs(
-        rows=len(decodes),
-        num_used=len(by_block),
+        rows=len(pieces),
+        num_used=num_used,
         blocks=torch.tensor(blocks),
         owners=torch.tensor(owners),
-        owners_by_block=torch.tensor(by_block),
+        owners_by_block=None if by_block is None else torch.tensor(by_block),
         bias=_bias(is_seen),
         sliding_bias=sliding,
     )

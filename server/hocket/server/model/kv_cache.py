@@ -81,7 +81,9 @@ class KVCache:
         """Forget what was kept under a key."""
         del self._saved[key]
 
-    def clear(self, blocks: Sequence[int]) -> None:
-        """Zero blocks, so that no NaN stays behind in them."""
+    def clear(self, blocks: Sequence[int], start: int) -> None:
+        """Zero what lies from a position on in blocks, so that no NaN stays behind in them."""
+        first, offset = divmod(start, self.block_size)
         for tensor in self.tensors:
-            tensor[list(blocks)] = 0
+            for index, block in enumerate(blocks[first:]):
+                tensor[block, :, offset if index == 0 else 0 :] = 0

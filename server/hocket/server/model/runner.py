@@ -26,6 +26,7 @@ from hocket.server.model.sampler import logprobs_at, sample
 
 _MEBI = 1 << 20
 _SCORED_ROWS = 64  # prompt rows whose logits are held at once
+NON_FINITE = "non_finite"
 
 
 class TorchRunner:
@@ -113,14 +114,12 @@ class TorchRunner:
         for piece in batch.slices:
             self._check(piece)
         with torch.inference_mode():
-            inputs = build_inputs(batch, self._cache, sliding_window=self._window)
-            hidden = self._model.forward(inputs, self._cache)
-            tokens = self._sample(batch, inputs, hidden)
-            results = tuple(
-                self._result(piece, tokens.get(piece.sequence_id), last_row, hidden)
-                for piece, last_row in zip(batch.slices, inputs.last_rows, strict=True)
-            )
-        return StepResult(results)
+            try:
+                return self._compute(batch)
+            except BaseException:
+                for piece in batch.slices:
+                    self._cache.clear(piece.block_table, piece.start)
+                raise
 
     def move_blocks(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy whole hot blocks from the first of each pair to the second, in order."""
@@ -156,40 +155,52 @@ class TorchRunner:
         logits = self._model.logits(hidden.index_select(0, torch.tensor(filled)))
         return logits[:, : self._num_tokens]
 
+    def _compute(self, batch: Batch) -> StepResult:
+        inputs = build_inputs(batch, self._cache, sliding_window=self._window)
+        hidden = self._model.forward(inputs, self._cache)
+        # A NaN anywhere in a sequence reaches the hidden states of the row that it was computed
+        # in, so it is found in this step, whether or not the row draws a token.
+        is_finite = hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
+        drawn = self._sample(batch, inputs, hidden)
+        results = []
+        for piece, rows, token in zip(batch.slices, inputs.rows, drawn, strict=True):
+            failure = token if isinstance(token, str) else None
+            if not all(is_finite[row] for row in rows):
+                failure = NON_FINITE
+            told = () if failure else self._prompt_logprobs(piece, rows, hidden)
+            results.append(
+                SliceResult(
+                    sequence_id=piece.sequence_id,
+                    token=token if isinstance(token, SampledToken) and not failure else None,
+                    prompt_logprobs=told,
+                    failure=failure,
+                )
+            )
+        # Nothing may fail from here on: a batch that raised must find the cache as it was.
+        for piece, result in zip(batch.slices, results, strict=True):
+            if result.failure:
+                self._cache.clear(piece.block_table, 0)
+        return StepResult(tuple(results))
+
     def _sample(
         self, batch: Batch, inputs: StepInputs, hidden: Tensor
-    ) -> dict[int, SampledToken | str]:
+    ) -> list[SampledToken | str | None]:
+        """Draw a token for each slice that asks for one."""
         wanted = [
-            (piece, piece.sample, row)
-            for piece, row in zip(batch.slices, inputs.last_rows, strict=True)
+            (index, piece.sample, rows[-1])
+            for index, (piece, rows) in enumerate(zip(batch.slices, inputs.rows, strict=True))
             if piece.sample is not None
         ]
-        if not wanted:
-            return {}
-        logits = self._logits(hidden, [row for _, _, row in wanted])
-        drawn = sample(logits, [request for _, request, _ in wanted])
-        return {
-            piece.sequence_id: token for (piece, _, _), token in zip(wanted, drawn, strict=True)
-        }
-
-    def _result(
-        self,
-        piece: SequenceSlice,
-        token: SampledToken | str | None,
-        last_row: int,
-        hidden: Tensor,
-    ) -> SliceResult:
-        if isinstance(token, str):
-            self._cache.clear(piece.block_table)
-            return SliceResult(sequence_id=piece.sequence_id, failure=token)
-        return SliceResult(
-            sequence_id=piece.sequence_id,
-            token=token,
-            prompt_logprobs=self._prompt_logprobs(piece, last_row, hidden),
-        )
+        drawn: list[SampledToken | str | None] = [None] * len(batch.slices)
+        if wanted:
+            logits = self._logits(hidden, [row for _, _, row in wanted])
+            tokens = sample(logits, [request for _, request, _ in wanted])
+            for (index, _, _), token in zip(wanted, tokens, strict=True):
+                drawn[index] = token
+        return drawn
 
     def _prompt_logprobs(
-        self, piece: SequenceSlice, last_row: int, hidden: Tensor
+        self, piece: SequenceSlice, rows: Sequence[int], hidden: Tensor
     ) -> tuple[Logprobs, ...]:
         """Return one for each known token that follows one of the slice's."""
         if piece.prompt_logprobs is None:
@@ -197,12 +208,11 @@ class TorchRunner:
         following = list(piece.token_ids[1:])
         if piece.next_token_id is not None:
             following.append(piece.next_token_id)
-        first_row = last_row - len(piece.token_ids) + 1
         found: list[Logprobs] = []
         for begin in range(0, len(following), _SCORED_ROWS):
             chunk = following[begin : begin + _SCORED_ROWS]
-            rows = list(range(first_row + begin, first_row + begin + len(chunk)))
-            logprobs = torch.log_softmax(self._logits(hidden, rows), dim=-1)
+            scored = list(rows[begin : begin + len(chunk)])
+            logprobs = torch.log_softmax(self._logits(hidden, scored), dim=-1)
             found += [
                 logprobs_at(logprobs[at], token, piece.prompt_logprobs)
                 for at, token in enumerate(chunk)

@@ -1,23 +1,28 @@
 """From logits to tokens, without sorting the vocabulary. Engine thread.
 
 Order: logit bias, penalties, (log probabilities are taken here), bans, temperature, top_k, top_p,
-min_p. A random token is the inverse of the cumulative distribution at one uniform number, which is
-a hash of (seed, position): a sequence draws the same tokens whatever stands beside it, with no
-state.
+min_p. A random token is the inverse of the cumulative distribution, in the order of the ids, at one
+uniform number, which is a hash of (seed, position): a sequence draws the same tokens whatever
+stands beside it, with no state.
+
+A logit of -inf is a token that is never drawn; NaN or +inf fails its row. Sums are of float64, so
+that a token's share does not hang on how its row is added up.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hocket.server.engine.batch import SampledToken, SampleRequest
 from hocket.server.engine.commands import Logprobs
-from hocket.server.engine.sampling import SamplingParams
+from hocket.server.model.filters import floor, narrow
+from hocket.server.model.penalties import shift
 
-_FIRST_CANDIDATES = 64
 _MASK = (1 << 64) - 1
+_BLOCK = 256  # tokens whose weights are summed at first
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -45,136 +50,120 @@ def sample(logits: Tensor, requests: Sequence[SampleRequest]) -> list[SampledTok
         For each request its token, or in one word why none can be drawn: `non_finite`,
         `all_banned`.
     """
-    is_finite = logits.sum(-1).isfinite().tolist()
+    logits = logits[: len(requests)]
+    view = logits.numpy()
+    shift(view, requests)
+    bans, unbanned = _ban(view, requests)
+    # By row: numpy would copy all of them together where the vocabulary is padded.
+    tokens = np.array([row.argmax() for row in view], dtype=np.intp)
+    highest = view[np.arange(len(view)), tokens]  # NaN, if there is any
+    is_broken = ~(highest < np.inf)
+    is_broken[bans[0][~(unbanned < np.inf)]] = True
+    is_barren = highest == -np.inf
+    weights = _Weights(view.shape[1])
     for row, request in enumerate(requests):
-        if is_finite[row]:
-            _shift(logits[row], request)
-    noted = _logprobs_of(logits, requests)
-    for row, request in enumerate(requests):
-        if request.banned_token_ids:
-            logits[row, list(request.banned_token_ids)] = -torch.inf
-    best_values, best = logits.max(-1)
-    values, tokens = best_values.tolist(), best.tolist()
+        if not (request.params.is_greedy or is_broken[row] or is_barren[row]):
+            tokens[row] = weights.draw(view[row], highest[row], request)
+    view[bans] = unbanned
     drawn: list[SampledToken | str] = []
-    for row, request in enumerate(requests):
-        if not is_finite[row]:
+    for row, (token, request) in enumerate(zip(tokens.tolist(), requests, strict=True)):
+        if is_broken[row]:
             drawn.append("non_finite")
-        elif values[row] == -torch.inf:
+        elif is_barren[row]:
             drawn.append("all_banned")
         else:
-            is_greedy = request.params.is_greedy
-            token = tokens[row] if is_greedy else _draw(logits[row], values[row], request)
-            drawn.append(SampledToken(token, noted(row, token)))
+            drawn.append(SampledToken(token, _logprobs(view[row], token, request.params.logprobs)))
     return drawn
 
 
-class _NotedLogprobs:
-    """Log probabilities before bans, for the rows that want them."""
-
-    def __init__(self, logits: Tensor, requests: Sequence[SampleRequest]) -> None:
-        self._wanted = [request.params.logprobs for request in requests]
-        self._rows: dict[int, Tensor] = {}
-        for row, count in enumerate(self._wanted):
-            if count is not None:
-                # Two rows at least: over a single one the sum's order depends on the threads.
-                pair = logits[row].expand(2, -1)
-                self._rows[row] = torch.log_softmax(pair, dim=-1)[0]
-
-    def __call__(self, row: int, token: int) -> Logprobs | None:
-        count = self._wanted[row]
-        return None if count is None else logprobs_at(self._rows[row], token, count)
-
-
-def _logprobs_of(logits: Tensor, requests: Sequence[SampleRequest]) -> _NotedLogprobs:
-    return _NotedLogprobs(logits, requests)
-
-
 def logprobs_at(logprobs: Tensor, token: int, count: int) -> Logprobs:
-    """Return a token's log probability with the likeliest `count` beside it.
+    """Return a token's log probability with the likeliest `count` beside it, lowest ids on ties.
 
     Args:
         logprobs: `[vocabulary]`, natural.
         token: The token that stands there.
         count: How many likeliest are reported.
     """
-    top: tuple[tuple[int, float], ...] = ()
-    if count:
-        values, ids = logprobs.topk(min(count, logprobs.shape[0]))
-        pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        top = tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
-    return Logprobs(float(logprobs[token]), top)
+    row = logprobs.numpy()
+    top = tuple((token_id, float(row[token_id])) for token_id in _top(row, count))
+    return Logprobs(float(row[token]), top)
 
 
-def _shift(row: Tensor, request: SampleRequest) -> None:
-    """Apply logit bias and penalties to one row in place."""
-    params = request.params
-    if params.logit_bias:
-        ids, biases = zip(*params.logit_bias, strict=True)
-        row[list(ids)] += torch.tensor(biases)
-    if not params.needs_history:
-        return
-    if params.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted(set(request.history)))
-        scores = row[seen]
-        penalty = params.repetition_penalty
-        row[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    written = request.history[request.prompt_length :]
-    if written and (params.presence_penalty or params.frequency_penalty):
-        ids_array, counts = np.unique(np.asarray(written), return_counts=True)
-        penalties = params.presence_penalty + params.frequency_penalty * counts
-        row[torch.from_numpy(ids_array)] -= torch.from_numpy(penalties).float()
+def _logprobs(row: np.ndarray, token: int, count: int | None) -> Logprobs | None:
+    """Return the same out of logits; None if none are asked for."""
+    if count is None:
+        return None
+    highest = row.max()
+    with np.errstate(over="ignore"):  # to -inf, which has no weight
+        weights = np.exp(row - highest)
+    total = float(highest) + math.log(weights.sum(dtype=np.float64))
+    top = tuple((token_id, float(row[token_id]) - total) for token_id in _top(row, count))
+    return Logprobs(float(row[token]) - total, top)
 
 
-def _draw(row: Tensor, highest: float, request: SampleRequest) -> int:
-    params = request.params
-    point = uniform(request.seed, request.position)
-    scaled = (row - highest) / params.temperature  # the likeliest is at 0, so nothing overflows
-    if params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0:
-        return _invert(scaled.exp(), point)
-    size = row.shape[0]
-    count = min(size, max(_FIRST_CANDIDATES, params.top_k))
-    total = float(scaled.exp().sum(dtype=torch.float64))
-    while True:
-        values, ids = scaled.topk(count)
-        weights = values.double().exp().numpy()
-        kept = _kept(weights, total, params)
-        if kept < count or count == size or 0 < params.top_k <= count:
-            break
-        count = min(size, count * 2)
-    chosen = _position(weights[:kept], point)
-    return int(ids[chosen])
+def _top(row: np.ndarray, count: int) -> list[int]:
+    """Return the `count` highest numbers' indices, the highest first, the lowest of equal ones."""
+    if count == 0:
+        return []
+    ids = np.flatnonzero(row >= floor(row, count))
+    found: list[int] = ids[np.argsort(-row[ids], kind="stable")[:count]].tolist()
+    return found
 
 
-def _kept(weights: np.ndarray, total: float, params: SamplingParams) -> int:
-    """Return how many of the likeliest candidates pass all filters, at least 1.
+def _ban(
+    view: np.ndarray, requests: Sequence[SampleRequest]
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Make banned logits -inf; return where they are, and what they were."""
+    pairs = [
+        (row, token)
+        for row, request in enumerate(requests)
+        for token in request.banned_token_ids
+        if token < view.shape[1]  # a tokenizer may know end tokens that the model has no row for
+    ]
+    rows, ids = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    unbanned = view[rows, ids]
+    view[rows, ids] = -np.inf
+    return (rows, ids), unbanned
+
+
+class _Weights:
+    """Room for the weights of one row: it stays in the processor's cache from row to row."""
+
+    def __init__(self, size: int) -> None:
+        self._blocks = np.zeros((-(-size // _BLOCK), _BLOCK), dtype=np.float32)
+        self._weights = self._blocks.reshape(-1)[:size]
+
+    def draw(self, logits: np.ndarray, highest: np.float32, request: SampleRequest) -> int:
+        """Draw a random token.
+
+        Args:
+            logits: `[vocabulary]`.
+            highest: The highest of them, finite.
+            request: How it is drawn.
+        """
+        params, weights = request.params, self._weights
+        with np.errstate(over="ignore"):  # to -inf, which has no weight
+            np.subtract(logits, highest, out=weights)
+            # The likeliest is at 0, and stays so divided by anything but 0.
+            weights /= max(params.temperature, _TINY)
+        np.exp(weights, out=weights)
+        if params.top_k or params.top_p < 1.0 or params.min_p:
+            narrow(logits, weights, params)
+        sums = self._blocks.sum(-1, dtype=np.float64).cumsum()
+        block, target = _place(sums, uniform(request.seed, request.position) * float(sums[-1]))
+        token, _ = _place(self._blocks[block].cumsum(dtype=np.float64), target)
+        return block * _BLOCK + token
+
+
+def _place(sums: np.ndarray, target: float) -> tuple[int, float]:
+    """Return which part a target falls into, and where in it.
+
+    What has no weight is never hit, not even by rounding: a target stays below the whole.
 
     Args:
-        weights: `[candidates]`, unnormalised probabilities, likeliest (1.0) first.
-        total: Their sum over the whole vocabulary.
-        params: The filters.
+        sums: `[parts]`, cumulative; the last is above 0.
+        target: Not negative.
     """
-    kept = len(weights)
-    if params.top_k:
-        kept = min(kept, params.top_k)
-        total = float(weights[:kept].sum())
-    if params.top_p < 1.0:
-        reached = np.cumsum(weights[:kept]) / total >= params.top_p
-        kept = int(reached.argmax()) + 1 if reached.any() else kept
-    if params.min_p > 0.0:
-        kept = min(kept, int((weights[:kept] >= params.min_p).sum()))
-    return max(1, kept)
-
-
-def _position(weights: np.ndarray, point: float) -> int:
-    cumulative = np.cumsum(weights)
-    found = int(np.searchsorted(cumulative, point * cumulative[-1], side="right"))
-    return min(found, len(weights) - 1)
-
-
-def _invert(weights: Tensor, point: float) -> int:
-    """Return the index at a point of the cumulative distribution of weights over the vocabulary."""
-    cumulative = weights.double().cumsum(0)
-    found = int(torch.searchsorted(cumulative, point * float(cumulative[-1]), right=True))
-    if found >= weights.shape[0] or weights[found] == 0.0:
-        found = int(weights.nonzero()[-1]) if found >= weights.shape[0] else found
-    return found
+    target = min(target, math.nextafter(float(sums[-1]), 0.0))
+    place = int(sums.searchsorted(target, side="right"))
+    return place, target - float(sums[place - 1]) if place else target

@@ -114,7 +114,7 @@ def chat_template(
     """Compile the chat template of GGUF metadata or of a folder; None if there is none.
 
     Raises:
-        StartupError: It is no template.
+        StartupError: It is no template, or fails on a greeting.
     """
     source = chat_template_source(origin)
     if source is None:
@@ -127,7 +127,9 @@ def chat_template(
             "" if token_id is None else tokenizer.token_text(token_id)
             for token_id in (_id(origin, "bos_token_id"), _id(origin, "eos_token_id"))
         )
-    return JinjaChatTemplate(source, tokenizer, bos_token=bos_token, eos_token=eos_token)
+    template = JinjaChatTemplate(source, tokenizer, bos_token=bos_token, eos_token=eos_token)
+    template.probe()
+    return template
 
 
 def _id(metadata: Mapping[str, object], name: str) -> int | None:

@@ -47,11 +47,14 @@ class Range:
         return f"must be from {self.low:g} to {self.high:g}"
 
 
+# The number that 0.01 becomes in a `float` of the wire; a little less than the double.
+_A_HUNDREDTH = 0.009999999776482582
+
 RANGES = {
     "sampling.temperature": Range(0, 10),
     "sampling.top_p": Range(0, 1, is_open=True),
     "sampling.min_p": Range(0, 1),
-    "sampling.repetition_penalty": Range(0, 10, is_open=True),
+    "sampling.repetition_penalty": Range(_A_HUNDREDTH, 10),
     "sampling.presence_penalty": Range(-2, 2),
     "sampling.frequency_penalty": Range(-2, 2),
     "sampling.logit_bias": Range(-100, 100),

@@ -24,6 +24,7 @@ from hocket.server.rpc.parse_options import (
 )
 from hocket.server.rpc.weights import finished_bytes, piece_bytes
 from hocket.server.text.pieces import Granularity, SentenceOptions
+from hocket.server.text.stopping import StopStrings
 from hocket.v1 import generation_pb2
 
 
@@ -104,6 +105,7 @@ class Checked:
             prompt_token_ids=token_ids,
             sampling=self.sampling,
             stopping=stopping,
+            stops=StopStrings(stopping.stop),
             choices=self.choices,
             granularity=self.granularity,
             sentences=self.sentences,

@@ -1,11 +1,14 @@
 """A runner without a model: it writes what a script says, out of a real KV cache of token ids.
 
-Each step reads the whole sequence back from the blocks that the engine names. A wrong block table,
-a lost move or a stale save therefore changes the text or raises, as it would with a real model.
+Each step reads the whole sequence back from the blocks that the engine names. Blocks are never
+emptied: as in a real cache, what was in them stays until it is written over. But each place knows
+whose token it holds, and of which position, so that a wrong block table, a lost move or a stale
+copy raises. What is not a number stays too, and spoils whoever reads its block.
 Engine thread; `gate` and `calls` may be used from any.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from hocket.server.engine.batch import (
     Batch,
@@ -20,7 +23,10 @@ from hocket.server.testing.byte_tokenizer import ByteTokenizer
 
 Script = Callable[[bytes], bytes]
 
-_EMPTY = -1
+_NOTHING = -1  # a token that was never written
+_NAN = -2  # what a token becomes that spoils its block
+_NOBODY = -1
+_POSITION_BITS = 32
 _VOCABULARY = 260
 
 
@@ -33,11 +39,26 @@ class Broken(Exception):
     """What a scripted fault raises."""
 
 
+@dataclass(slots=True)
+class _Block:
+    """Tokens, and for each its mark: whose it is, and of which position."""
+
+    token_ids: list[int]
+    marks: list[int]
+
+    def copy(self) -> "_Block":
+        return _Block(list(self.token_ids), list(self.marks))
+
+
+def _mark(sequence_id: int, position: int) -> int:
+    return (sequence_id + 1 << _POSITION_BITS) + position
+
+
 class ScriptedRunner:
     """Writes `script(prompt)` byte by byte, then the end token, again and again.
 
-    A prompt that holds `RAISE` raises whenever it is computed, one that holds `NAN` fails as if
-    its logits were not finite.
+    A text that holds `RAISE` raises whenever it is computed, one that holds `NAN` fails as if its
+    logits were not finite, and so does whoever reads a block in which it left that.
     """
 
     def __init__(
@@ -60,8 +81,10 @@ class ScriptedRunner:
             num_blocks=num_blocks,
             num_saved_blocks=num_saved_blocks,
         )
-        self._blocks = [[_EMPTY] * block_size for _ in range(num_blocks)]
-        self._saved: dict[int, list[list[int]]] = {}
+        self._blocks = [
+            _Block([_NOTHING] * block_size, [_NOBODY] * block_size) for _ in range(num_blocks)
+        ]
+        self._saved: dict[int, list[_Block]] = {}
         self.batches: list[tuple[int, ...]] = []
 
     @property
@@ -82,43 +105,76 @@ class ScriptedRunner:
         """
         self._gate()
         self.batches.append(tuple(len(piece.token_ids) for piece in batch.slices))
-        results = [self._compute(piece) for piece in batch.slices]
+        try:
+            results = [self._compute(piece) for piece in batch.slices]
+        except Exception:
+            for piece in batch.slices:
+                self._clear(piece, piece.start)
+            raise
+        for piece, result in zip(batch.slices, results, strict=True):
+            if result.failure is not None:
+                self._clear(piece, 0)
         return StepResult(tuple(results))
 
     def move_blocks(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy blocks, one after the other."""
         for source, target in moves:
-            self._blocks[target] = list(self._blocks[source])
-            self._blocks[source] = [_EMPTY] * self._limits.block_size
+            self._blocks[target] = self._blocks[source].copy()
 
     def save_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
         """Keep a copy."""
-        self._saved[sequence_id] = [list(self._blocks[block]) for block in blocks]
+        self._saved[sequence_id] = [self._blocks[block].copy() for block in blocks]
 
     def load_blocks(self, sequence_id: int, blocks: Sequence[int]) -> None:
         """Copy back and forget."""
         for block, content in zip(blocks, self._saved.pop(sequence_id), strict=True):
-            self._blocks[block] = list(content)
+            self._blocks[block] = content
 
     def drop_saved(self, sequence_id: int) -> None:
         """Forget a copy."""
         del self._saved[sequence_id]
 
-    def _compute(self, piece: SequenceSlice) -> SliceResult:
+    def _clear(self, piece: SequenceSlice, start: int) -> None:
+        """Take away what is not a number from a position on."""
         size = self._limits.block_size
-        for offset, token_id in enumerate(piece.token_ids):
-            block, slot = divmod(piece.start + offset, size)
-            self._blocks[piece.block_table[block]][slot] = token_id
+        for position in range(start, len(piece.block_table) * size):
+            block = self._blocks[piece.block_table[position // size]]
+            if block.token_ids[position % size] == _NAN:
+                block.token_ids[position % size] = _NOTHING
+                block.marks[position % size] = _NOBODY
+
+    def _write(self, piece: SequenceSlice) -> None:
+        size = self._limits.block_size
+        for position, token_id in enumerate(piece.token_ids, start=piece.start):
+            block = self._blocks[piece.block_table[position // size]]
+            block.token_ids[position % size] = token_id
+            block.marks[position % size] = _mark(piece.sequence_id, position)
+
+    def _read(self, piece: SequenceSlice) -> tuple[list[int], bool]:
+        """Return the sequence so far, and whether all that lies in its blocks is a number."""
         length = piece.start + len(piece.token_ids)
-        tokens = [
-            self._blocks[piece.block_table[position // size]][position % size]
-            for position in range(length)
-        ]
-        if _EMPTY in tokens:
-            raise AssertionError("a block was read that was not written. This is a bug.")
+        token_ids: list[int] = []
+        marks: list[int] = []
+        for block in piece.block_table[: -(-length // self._limits.block_size)]:
+            token_ids += self._blocks[block].token_ids
+            marks += self._blocks[block].marks
+        first = _mark(piece.sequence_id, 0)
+        if marks[:length] != list(range(first, first + length)):
+            raise AssertionError("a place was read that holds another's token. This is a bug.")
+        return token_ids[:length], _NAN not in token_ids
+
+    def _compute(self, piece: SequenceSlice) -> SliceResult:
+        self._write(piece)
+        tokens, is_finite = self._read(piece)
+        length = len(tokens)
         if b"RAISE" in _text(tokens):
-            raise Broken("a prompt asked for it")
+            raise Broken("a text asked for it")
         if b"NAN" in _text(tokens):
+            last = length - 1
+            block = self._blocks[piece.block_table[last // self._limits.block_size]]
+            block.token_ids[last % self._limits.block_size] = _NAN
+            is_finite = False
+        if not is_finite:
             return SliceResult(sequence_id=piece.sequence_id, failure="non_finite")
         told: tuple[Logprobs, ...] = ()
         if piece.prompt_logprobs is not None:
@@ -146,4 +202,4 @@ class ScriptedRunner:
 
 
 def _text(token_ids: Sequence[int]) -> bytes:
-    return bytes(token_id for token_id in token_ids if token_id < ByteTokenizer.END)
+    return bytes(token_id for token_id in token_ids if 0 <= token_id < ByteTokenizer.END)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hocket.server.text.detokenizer import Detokenizer
 from hocket.server.text.pieces import Granularity, Piece, PieceKind, SentenceOptions
 from hocket.server.text.sentences import SentenceSplitter
-from hocket.server.text.stopping import StopMatcher
+from hocket.server.text.stopping import StopMatcher, StopStrings
 from hocket.server.text.tokenizer import Tokenizer
 
 
@@ -68,7 +68,7 @@ class TextAssembly:
         self,
         tokenizer: Tokenizer,
         *,
-        stops: tuple[str, ...],
+        stops: StopStrings,
         granularity: Granularity,
         sentences: SentenceOptions,
     ) -> None:

@@ -1,38 +1,37 @@
 """A conversation to tokens, by the model's own template. Any thread, several at once.
 
 Templates are programs that come with weights, written in Jinja as `transformers` renders it. They
-run in a sandbox: nothing but the conversation is reachable, nothing can be changed, and what they
-write is bounded. Their running time is not: a template is trusted as far as its weights are.
+run in a `Sandbox` that bounds what they write, make, do and take: an operator chose the model, but
+did not write its template.
 
-What a caller writes never becomes a special token. Before the template runs, a character that no
-text holds is put inside every special-token text in the messages, and inside every beginning or
-end of one, so that parts do not add up to one either; the rendered text is cut at the special
-tokens that are left, which are the template's own, and the character is taken out again.
+What a caller writes never becomes a special token, whatever the template does with it: a special
+token is one that the template wrote itself, see `Authorship`. Texts reach the template as they are.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise, product
-from typing import Protocol
+from typing import Final, Protocol
 
-import jinja2
-from jinja2.ext import Extension, LoopControlExtension
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 
 from hocket.server.errors import InvalidRequest, StartupError
-from hocket.server.text.literals import any_of
+from hocket.server.text.authorship import Authorship
+from hocket.server.text.budget import Budget, TooMuch
+from hocket.server.text.sandbox import Sandbox
 from hocket.server.text.tokenizer import ChatMessage, Tokenizer
 
-_FIELD = "chat.messages"
-_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
-_COMMON_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_MOST_EXTRA_CHARS = 1_000_000
-_MOST_IN_POWER = 10_000
-_MOST_REASON_CHARS = 200
+_FIELD: Final = "chat.messages"
+_MOST_EXTRA_CHARS: Final = 1_000_000
+_MOST_MADE_CHARS: Final = 4_000_000
+_MOST_COPIES: Final = 32
+_MOST_OPERATIONS: Final = 200_000
+_MOST_SECONDS: Final = 2.0
+_MOST_REASON_CHARS: Final = 200
+_MOST_DATE_CHARS: Final = 100
+_DATE_WIDTH: Final = re.compile(r"%[^%a-zA-Z]*\d")
+_PROBE: Final = (ChatMessage(role="user", content="Hello"),)
 
 
 class SpecialTokenizer(Tokenizer, Protocol):
@@ -52,63 +51,8 @@ class _TemplateRefused(Exception):
     """A template called `raise_exception`."""
 
 
-class _TooLong(Exception):
-    """A template wrote more than its bound."""
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what a model is trained to write; here it only groups."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja's own form
-
-    def parse(self, parser: Parser) -> list[Node]:
-        """Return what is inside the tag."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """A sandbox in which nothing can be multiplied without bound."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: object, right: object
-    ) -> object:
-        """Compute a product or a power whose result is not large."""
-        for one, other in ((left, right), (right, left)):
-            if operator == "**":
-                large = isinstance(one, int | float) and abs(one) > _MOST_IN_POWER
-            else:
-                large = (
-                    isinstance(one, Sized)
-                    and isinstance(other, int)
-                    and len(one) * other > _MOST_EXTRA_CHARS
-                )
-            if large:
-                raise jinja2.exceptions.SecurityError("too large a product")
-        return super().call_binop(context, operator, left, right)
-
-
-def _raise_exception(message: str) -> None:
+def _raise_exception(message: object) -> None:
     raise _TemplateRefused(message)
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - the signature that templates know
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,  # noqa: FBT001, FBT002 - the signature that templates know
-) -> str:
-    """Write JSON as `transformers` does: characters as they are, nothing escaped for HTML."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
 
 
 def _joined(parts: Iterable[str], *, most_chars: int) -> str:
@@ -117,7 +61,7 @@ def _joined(parts: Iterable[str], *, most_chars: int) -> str:
         taken.append(part)
         most_chars -= len(part)
         if most_chars < 0:
-            raise _TooLong
+            raise TooMuch("too much is written")
     return "".join(taken)
 
 
@@ -136,6 +80,7 @@ class JinjaChatTemplate:
         bos_token: str,
         eos_token: str,
         now: Callable[[], datetime] = _local_now,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         """Compile a template.
 
@@ -145,36 +90,47 @@ class JinjaChatTemplate:
             bos_token: How the begin-of-text token is written; empty if there is none.
             eos_token: How the end-of-text token is written; empty if there is none.
             now: Tells the time to templates that write a date.
+            clock: Tells how long the thread that renders has worked, in seconds.
 
         Raises:
             StartupError: The source is no template.
         """
-        environment = _Environment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, _Generation]
-        )
-        del environment.globals["lipsum"]
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda form: now().strftime(form)
+
+        def strftime_now(form: str) -> str:
+            if len(form) > _MOST_DATE_CHARS or _DATE_WIDTH.search(form):
+                raise TooMuch("too long a date")
+            return now().strftime(form)
+
+        self._sandbox = Sandbox({"raise_exception": _raise_exception, "strftime_now": strftime_now})
+        self._authorship = Authorship(tokenizer.special_token_texts)
         try:
-            self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
-            line = getattr(error, "lineno", None)
-            where = f" in line {line}" if line else ""
-            raise StartupError(f"the model's chat template is broken{where}: {error}") from error
-        self._source = source
+            program = self._sandbox.parse(source)
+            self._authorship.mark_template(program)
+            self._template: Template = self._sandbox.from_string(self._sandbox.rewrite(program))
+        except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
+            raise _broken(error) from error
+        self._source_chars = len(source)
         self._tokenizer = tokenizer
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        # A text of one character cannot be broken, so that as a special token it is never read.
-        special = [text for text in tokenizer.special_token_texts if len(text) > 1]
-        self._special = re.compile(any_of(special))
-        self._occurrence = re.compile(f"(?={any_of(special)})")
-        # Ends and beginnings of one character are left: what they lack has two or more, or
-        # stands in the template.
-        sizes = [(text, size) for text in special for size in range(2, len(text))]
-        self._tails = frozenset(text[-size:] for text, size in sizes)
-        self._heads = frozenset(text[:size] for text, size in sizes)
-        self._longest = max(map(len, special), default=0)
+        self._clock = clock
+        tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._tokens = {name: self._authorship.mark(text) for name, text in tokens.items()}
+
+    def probe(self) -> None:
+        """Render a greeting, so that what is wrong with a template is known before anyone calls.
+
+        Raises:
+            StartupError: The template fails on it, or writes special tokens in a way in which
+                they cannot be told from a caller's text. To refuse it is its right.
+        """
+        try:
+            written = self._run(_PROBE, add_generation_prompt=True)
+        except _TemplateRefused:
+            return
+        except Exception as error:
+            raise _broken(error) from error
+        own = [part for part in self._authorship.parts(written) if isinstance(part, int)]
+        if own != self._authorship.apparent(written):
+            raise _broken("its special tokens cannot be told from a caller's text")
 
     def encode(
         self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool
@@ -185,8 +141,8 @@ class JinjaChatTemplate:
         the model wants one.
 
         Raises:
-            InvalidRequest: The template refuses the conversation or fails on it, or writes more
-                than a million characters beyond what it was given.
+            InvalidRequest: The template refuses the conversation or fails on it, writes more than
+                a million characters beyond what it was given, or goes beyond its budget.
         """
         return self._tokenizer.encode_parts(
             self._render(messages, add_generation_prompt=add_generation_prompt)
@@ -196,86 +152,47 @@ class JinjaChatTemplate:
         self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool
     ) -> list[str | int]:
         """Return ordinary text and the template's special tokens, in order."""
-        written = [self._source, *(part for m in messages for part in (m.role, m.content))]
-        mark = _absent_mark(written)
-        rendered = self._run(
-            [
-                {
-                    "role": self._disarm_role(message.role, mark),
-                    "content": self._disarm(message.content, mark),
-                }
-                for message in messages
-            ],
-            mark=mark,
-            most_chars=_MOST_EXTRA_CHARS + 3 * sum(map(len, written)),
-            add_generation_prompt=add_generation_prompt,
-        )
-        ids = self._tokenizer.special_token_texts
-        parts: list[str | int] = []
-        start = 0
-        for match in self._special.finditer(rendered):
-            parts += [rendered[start : match.start()].replace(mark, ""), ids[match.group()]]
-            start = match.end()
-        return [*parts, rendered[start:].replace(mark, "")]
-
-    def _run(
-        self,
-        messages: list[dict[str, str]],
-        *,
-        mark: str,
-        most_chars: int,
-        add_generation_prompt: bool,
-    ) -> str:
-        output = self._template.generate(
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._tokens,
-        )
         try:
-            return _joined(output, most_chars=most_chars)
+            written = self._run(messages, add_generation_prompt=add_generation_prompt)
         except _TemplateRefused as error:
-            reason = str(error).replace(mark, "")[:_MOST_REASON_CHARS]
+            reason = self._authorship.unmarked(str(error))[:_MOST_REASON_CHARS]
             raise InvalidRequest.of(
                 _FIELD, f"the model's chat template refuses this conversation: {reason}"
             ) from error
-        except _TooLong as error:
-            raise InvalidRequest.of(_FIELD, "the model's chat template writes too much") from error
+        except TooMuch as error:
+            raise InvalidRequest.of(
+                _FIELD, f"the model's chat template does too much on this conversation: {error}"
+            ) from error
         except Exception as error:
             raise InvalidRequest.of(
                 _FIELD, "the model's chat template fails on this conversation"
             ) from error
+        return self._authorship.parts(written)
 
-    def _disarm_role(self, role: str, mark: str) -> str:
-        """Break a role also where the template might build a special token around it.
-
-        Templates write `'<|' + role + '|>'`. Roles that they compare with stay as they are.
-        """
-        if role in _COMMON_ROLES or f"'{role}'" in self._source or f'"{role}"' in self._source:
-            return role
-        return role[:1] + mark + self._disarm(role[1:], mark)
-
-    def _disarm(self, text: str, mark: str) -> str:
-        """Put a mark inside everything from which a special token's text might come."""
-        cuts = {match.start() + 1 for match in self._occurrence.finditer(text)}
-        # White space at the edges may be trimmed away by the template.
-        first, last = len(text) - len(text.lstrip()), len(text.rstrip())
-        for size in range(2, min(self._longest, last - first + 1)):
-            if text[first : first + size] in self._tails:
-                cuts.add(first + 1)
-            if text[last - size : last] in self._heads:
-                cuts.add(last - size + 1)
-        return mark.join(text[start:end] for start, end in pairwise([0, *sorted(cuts), len(text)]))
-
-
-def _absent_mark(texts: Sequence[str]) -> str:
-    """Return the first sequence of noncharacters that no text holds."""
-    return next(mark for mark in _marks() if not any(mark in text for text in texts))
+    def _run(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool) -> str:
+        written = [text for message in messages for text in (message.role, message.content)]
+        if any(map(self._authorship.is_forged, written)):
+            raise ValueError("a text holds the marks of the template")
+        given = sum(map(len, written))
+        budget = Budget(
+            chars=_MOST_MADE_CHARS + _MOST_COPIES * given,
+            operations=_MOST_OPERATIONS + given,
+            seconds=_MOST_SECONDS,
+            clock=self._clock,
+        )
+        with self._sandbox.spending(budget):
+            output = self._template.generate(
+                messages=[{"role": m.role, "content": m.content} for m in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._tokens,
+            )
+            return _joined(output, most_chars=_MOST_EXTRA_CHARS + 3 * (given + self._source_chars))
 
 
-def _marks() -> Iterator[str]:
-    size = 1
-    while True:
-        yield from map("".join, product(_NONCHARACTERS, repeat=size))
-        size += 1
+def _broken(reason: Exception | str) -> StartupError:
+    line = getattr(reason, "lineno", None)
+    where = f" in line {line}" if line else ""
+    told = str(reason).partition("\n")[0][:_MOST_REASON_CHARS]
+    return StartupError(f"the model's chat template is broken{where}: {told}")

@@ -255,12 +255,18 @@ class HuggingFaceTokenizer:
         found = self._special_texts.keys() & encoding.ids
         if not found:
             return [(text, encoding)]
-        if len(text) == 1:
-            raise _cannot_encode()
-        # Some vocabulary builds a special token's text out of ordinary pieces: cut inside it.
-        written = re.compile(any_of(self._special_texts[token_id] for token_id in found))
-        cuts = [match.start() + 1 for match in written.finditer(text)]
-        cuts = [cut for cut in cuts if cut < len(text)] or list(range(1, len(text)))
+        # Some vocabulary builds a special token's text out of ordinary pieces: cut inside it. One
+        # that stands for a single character, such as "unknown", is all there is for that.
+        spans = (
+            (max(start - puts_space, 0), end - puts_space)
+            for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token_id in found
+        )
+        cuts: list[int] = []
+        for start, end in spans:
+            if end - start <= 1:
+                raise _cannot_encode()
+            cuts.append(start + 1)
         return [
             piece
             for start, end in pairwise([0, *cuts, len(text)])

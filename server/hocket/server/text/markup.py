@@ -1,6 +1,7 @@
 """Lists, headings, tables, fences and inline code, as far as cutting text asks. Pure functions."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 SPACES: Final = re.compile(r"\s*")
@@ -16,6 +17,7 @@ _OPENING_MARKER: Final = re.compile(
     r"\(?(?:\d{1,3}(?:\.\d{1,3})*|[a-zA-Z])(?:\.\)|[.)])"
 )
 _ENUMERATED: Final = re.compile(r"\s*(?:([•‣⁃◦▪])|(\d{1,3}|[a-y])(\.\)|\.|\))(?=\s))")
+_ENUMERATED_BEGUN: Final = re.compile(r"(?:\d{1,3}|[a-y])(?:\.\)?|\))?")
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
 _FENCE_BEGUN: Final = re.compile(r"`{1,}|~{1,}")
 _BACKTICKS: Final = re.compile(r"`+")
@@ -67,6 +69,11 @@ def next_marker(text: str, start: int, end: int) -> str | None:
     return f" {following}{delimiter} "
 
 
+def may_become_marker(text: str, start: int, end: int) -> bool:
+    """Return whether more text may make an enumerating marker of all of `start:end`."""
+    return end - start <= _MARKER_LIMIT and bool(_ENUMERATED_BEGUN.fullmatch(text, start, end))
+
+
 def opens_fence(text: str, start: int, end: int) -> str | bool | None:
     """Return the fence of a block of code that begins at `start`, else False.
 
@@ -79,19 +86,27 @@ def opens_fence(text: str, start: int, end: int) -> str | bool | None:
     return None if begun and begun.end() == end else False
 
 
-def end_of_fence(text: str, start: int, end: int, fence: str) -> int | None:
+def end_of_fence(text: str, start: int, end: int, fence: str, *, is_final: bool) -> int | None:
     """Return where the line that closes a fence ends, line break included.
 
-    Lines are looked at from `start`, which is inside the block.
+    Lines are looked at from `start`, which is inside the block. The end of the text ends a line.
     """
-    closing = re.compile(rf"(?<![^\n])[ \t]*{fence[0]}{{{len(fence)},}}[ \t]*\r?\n")
-    found = closing.search(text, start, end)
+    found = _closing(fence[0], len(fence), is_final=is_final).search(text, start, end)
     return found.end() if found else None
+
+
+@lru_cache(maxsize=64)
+def _closing(mark: str, size: int, *, is_final: bool) -> re.Pattern[str]:
+    line_end = r"(?:\r?\n|\Z)" if is_final else r"\r?\n"
+    return re.compile(rf"(?<![^\n])[ \t]*{mark}{{{size},}}[ \t]*{line_end}")
 
 
 def is_in_inline_code(text: str, start: int, position: int) -> bool:
     """Return whether a backtick stands open before `position`, nearby and in the same line."""
-    start = max(start, position - _INLINE_CODE_LIMIT, text.rfind("\n", start, position) + 1)
+    start = max(start, position - _INLINE_CODE_LIMIT)
+    if text.find("`", start, position) < 0:  # nearly always
+        return False
+    start = max(start, text.rfind("\n", start, position) + 1)
     opened: str | None = None
     for run in _BACKTICKS.finditer(text, start, position):
         if opened is None:

@@ -15,45 +15,53 @@ White space belongs to the piece before it. One object per text; not shared betw
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from hocket.server.text import markup
-from hocket.server.text.graphemes import is_boundary, last_boundary
+from hocket.server.text.graphemes import is_boundary
 from hocket.server.text.languages import rules_of
 from hocket.server.text.pieces import Piece, PieceKind, QuotePolicy, SentenceMode, SentenceOptions
 from hocket.server.text.quotations import is_in_quotation
-from hocket.server.text.terminators import Run, Terminators, Verdict, View
+from hocket.server.text.runs import ANYTHING, Run, RunReader, View
+from hocket.server.text.softcuts import cut_softly
+from hocket.server.text.terminators import SHOWS_MORE, Terminators, Verdict
 
 PARAGRAPH_FACTOR: Final = 8
 _HOLD_LIMIT: Final = 250
 _BLANK_LINE: Final = 2
-_OPENING_CHARS: Final = 16  # enough to see whether a piece begins a list or code
+_LINE_BREAKS: Final = frozenset("\n\r\u2028\u2029")
 _LINE_BREAK: Final = re.compile(r"\r\n|[\n\r\u2028\u2029]")
 _LETTER: Final = re.compile(r"[^\W_]")
-_CLAUSE: Final = re.compile(r"[,;:،؛—–)\]]\s+|[，；：、）】」』]\s*")
-_SPACE: Final = re.compile(r"\s+")
+_VISIBLE: Final = re.compile(r"\S")
+_NEWLINE: Final = re.compile(r"\n")
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
+class _Cut(NamedTuple):
     position: int
     kind: PieceKind
 
 
-@dataclass(frozen=True, slots=True)
-class _Resume:
-    """No cut here: look on from `position`, or wait there for more text."""
+class _Resume(NamedTuple):
+    """No cut here: look on from `position`, or wait there until something comes."""
 
     position: int
-    is_waiting: bool = False
+    until: re.Pattern[str] | None = None
 
 
 @lru_cache(maxsize=64)
 def _rules(language: str, mode: SentenceMode) -> tuple[Terminators, re.Pattern[str]]:
     terminators = Terminators(rules_of(language), mode)
     return terminators, re.compile(rf"[\n\r{terminators.pattern}]")
+
+
+@lru_cache(maxsize=256)
+def _either(pattern: re.Pattern[str], character: str) -> re.Pattern[str]:
+    return re.compile(f"{pattern.pattern}|{re.escape(character)}")
+
+
+def _anything_but(character: str) -> re.Pattern[str]:
+    return re.compile(f"[^{character}]")
 
 
 class SentenceSplitter:
@@ -74,30 +82,48 @@ class SentenceSplitter:
         self._capacity = options.max_chars * (PARAGRAPH_FACTOR if paragraphs else 1)
         self._hold = min(_HOLD_LIMIT, options.max_chars)
         self._holds_quotes = options.quotes is QuotePolicy.HOLD
+        self._parts: list[str] = []  # that came since `_text` was looked at
+        self._held = 0
+        self._until = ANYTHING  # without it, parts change nothing
         self._text = ""  # the open piece begins at `_start`
         self._start = 0
-        self._scan = 0  # candidates before it are decided
         self._start_byte = 0
         self._begins_line = True  # spaces before it aside
-        self._is_opened = False  # whether it is known what the open piece begins with
-        self._marker: str | None = None  # of the next item, if it begins with an item of a list
         self._fence = ""  # of the block of code that the open piece goes on with
+        self._runs = RunReader(self._terminators.pattern)
+        self._begin(0)
+
+    def _begin(self, position: int) -> None:
+        """Forget what is known of the open piece, which begins at `position`."""
+        self._start = self._scan = position  # candidates before `_scan` are decided
+        self._is_opened = False  # whether it is known what the piece begins with
+        self._marker: str | None = None  # of the next item, if it begins with an item of a list
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget where things are in the open piece; they will be found again."""
+        self._visible = -1  # what is not white space begins here, if that is known
+        self._is_prose = False  # whether it is known that no block of code begins here
+        self._letter: int | None = None  # the first
+        self._unlettered = -1  # no letter before it
+        self._undecided: tuple[Run, int] | None = None  # all but the verdict about it is known
+        self._runs.forget()
 
     @property
     def held_chars(self) -> int:
         """Characters that wait for a decision; fewer than `max_chars` after each push."""
-        return len(self._text) - self._start
+        return self._held
 
     def push(self, text: str) -> list[Piece]:
-        """Return the pieces that are decided by more text."""
-        self._text += text
-        if self._is_opened and len(self._text) - self._start < self._capacity:
-            found = self._candidate.search(self._text, self._scan)
-            if (
-                found is None and self._find_marker(len(self._text)) < 0
-            ):  # the common case by far: a few more letters
-                self._scan = len(self._text)
-                return []
+        """Return the pieces that are decided by more text.
+
+        Its cost does not depend on how much is held: what waits says what it waits for, and
+        nothing that was read is read again before that comes.
+        """
+        self._parts.append(text)
+        self._held += len(text)
+        if self._held < self._capacity and not self._until.search(text):
+            return []  # the common case by far: a few more letters
         return self._take(is_final=False)
 
     def finish(self) -> list[Piece]:
@@ -105,73 +131,91 @@ class SentenceSplitter:
         pieces = self._take(is_final=True)
         if self._text:
             pieces.append(self._emit(_Cut(len(self._text), PieceKind.TAIL)))
-            self._text, self._start, self._scan = "", 0, 0
+            self._text = ""
+            self._held = 0
+            self._begin(0)
         return pieces
 
     def _take(self, *, is_final: bool) -> list[Piece]:
+        self._text += "".join(self._parts)
+        self._parts.clear()
         pieces: list[Piece] = []
+        self._until = ANYTHING
         while self._start < len(self._text):
             end = min(len(self._text), self._start + self._capacity)
             view = View(self._text, self._start, end, is_final=is_final and end == len(self._text))
-            cut = self._find(view)
-            if cut is None and end - self._start == self._capacity:
-                cut = self._cut_softly(view)
-            if cut is None:
+            found = self._find(view)
+            if not isinstance(found, _Cut) and end - self._start == self._capacity:
+                position, kind = cut_softly(view, is_code=bool(self._fence))
+                found = _Cut(position, kind)
+            if not isinstance(found, _Cut):
+                self._until = found
                 break
-            pieces.append(self._emit(cut))
+            pieces.append(self._emit(found))
         if self._start:
             self._text = self._text[self._start :]
             self._scan -= self._start
             self._start = 0
+            self._forget()
+        self._held = len(self._text)
         return pieces
 
     def _emit(self, cut: _Cut) -> Piece:
         text = self._text[self._start : cut.position]
         start_byte, self._start_byte = self._start_byte, self._start_byte + len(text.encode())
-        self._start = self._scan = cut.position
-        self._is_opened, self._marker = False, None
+        self._begin(cut.position)
         if self._fence and not text.endswith("\n"):
             self._scan += 1  # the rest of a line closes no block
         last = text.rstrip(" \t")[-1:]
         self._begins_line = last in {"\n", "\r"} if last else self._begins_line
         return Piece(text, start_byte, self._start_byte, cut.kind)
 
-    def _find(self, view: View) -> _Cut | None:
-        """Return the first cut of the open piece; None if there is none up to the end of sight."""
-        leading = markup.SPACES.match(view.text, view.start, view.end)
-        visible = leading.end() if leading else view.start
-        if visible == view.end:
-            return None
-        if not self._fence and (self._begins_line or _has_line_break(view, visible)):
-            fence = markup.opens_fence(view.text, visible, view.end)
+    def _find(self, view: View) -> _Cut | re.Pattern[str]:
+        """Return the first cut of the open piece; if there is none in sight, what may bring one."""
+        if self._visible < 0:
+            visible = _skip_spaces(view, view.start)
+            if visible == view.end:
+                return _VISIBLE
+            self._visible = visible
+        if not self._fence and not self._is_prose:
+            fence: str | bool | None = False
+            if self._begins_line or _has_line_break(view, self._visible):
+                fence = markup.opens_fence(view.text, self._visible, view.end)
             if fence is None and not view.is_final:
-                return None
+                return _anything_but(view.text[self._visible])
             if isinstance(fence, str):
                 self._fence = fence
-                self._scan = visible + len(fence)  # the line that opens a block does not close it
+                # The line that opens a block does not close it.
+                self._scan = self._visible + len(fence)
+            self._is_prose = not self._fence
         if self._fence:
             return self._find_end_of_code(view)
         return self._find_end_of_prose(view)
 
-    def _find_end_of_code(self, view: View) -> _Cut | None:
-        closed = markup.end_of_fence(view.text, self._scan, view.end, self._fence)
-        after = view.end if closed is None else _skip_spaces(view, closed)
-        if after == view.end:
-            if closed is None:
-                self._scan = max(self._scan, view.text.rfind("\n", self._scan, view.end) + 1)
-            return None
+    def _find_end_of_code(self, view: View) -> _Cut | re.Pattern[str]:
+        closed = markup.end_of_fence(
+            view.text, self._scan, view.end, self._fence, is_final=view.is_final
+        )
+        if closed is None:
+            self._scan = max(self._scan, view.text.rfind("\n", self._scan, view.end) + 1)
+            return _NEWLINE
+        after = _skip_spaces(view, closed)
+        if after == view.end and not view.is_final:
+            return _VISIBLE
         self._fence = ""
-        if not is_boundary(view.text, after, view.start):
+        if after < view.end and not is_boundary(view.text, after, view.start):
             after -= 1  # a mark joined the last space, which goes with it
         return _Cut(after, PieceKind.CODE)
 
-    def _find_end_of_prose(self, view: View) -> _Cut | None:
-        if not (self._is_opened or self._paragraphs):
-            self._marker = markup.next_marker(view.text, view.start, view.end)
+    def _find_end_of_prose(self, view: View) -> _Cut | re.Pattern[str]:
+        if not self._is_opened:
+            if not self._paragraphs:
+                self._marker = markup.next_marker(view.text, view.start, view.end)
+            self._is_opened = not markup.may_become_marker(view.text, self._visible, view.end)
         while self._scan < view.end:
             found = self._candidate.search(view.text, self._scan, view.end)
             position = found.start() if found else view.end
-            listed = self._find_marker(view.end)
+            listed = self._find_marker(self._marker, view.end) if self._marker else -1
             if 0 <= listed < position:
                 return _Cut(listed + 1, PieceKind.LIST_ITEM)
             if found is None:
@@ -179,44 +223,48 @@ class SentenceSplitter:
             result = self._decide(view, position)
             if isinstance(result, _Cut):
                 return result
-            if result.is_waiting:
+            if result.until is not None and not view.is_final:
                 self._scan = position
-                return None
+                return result.until if self._is_opened else ANYTHING
             self._scan = result.position
         self._scan = view.end
-        begun = view.text[view.start : view.start + _OPENING_CHARS].strip()
-        self._is_opened = len(begun) > _OPENING_CHARS // 2
-        return None
+        if not self._is_opened:
+            return ANYTHING
+        return _either(self._candidate, self._marker[-1]) if self._marker else self._candidate
 
-    def _find_marker(self, end: int) -> int:
+    def _find_marker(self, marker: str, end: int) -> int:
         """Return where the list's next item begins within the line, or -1."""
-        if not self._marker:
-            return -1
-        return self._text.find(self._marker, max(self._start, self._scan - len(self._marker)), end)
+        return self._text.find(marker, max(self._start, self._scan - len(marker)), end)
 
     def _decide(self, view: View, position: int) -> _Cut | _Resume:
-        if _LINE_BREAK.match(view.text, position, view.end):
+        if view.text[position] in _LINE_BREAKS:
             after = _skip_spaces(view, position)
             if after == view.end:
-                return _Resume(after, is_waiting=not view.is_final)
+                return _Resume(after, until=_VISIBLE)
             return self._decide_line_break(view, position, after)
-        run = self._terminators.read_run(view, position)
-        if run is None:
-            return _Resume(view.end, is_waiting=not view.is_final)
-        after = _skip_spaces(view, run.end)
+        if self._undecided and self._undecided[0].start == position:
+            return self._decide_terminator(view, *self._undecided)
+        end = self._runs.read(view, position)
+        if not isinstance(end, int):
+            if self._marker and view.text.endswith(self._marker[:-1], view.start, view.end):
+                end = ANYTHING  # a space would make it the marker of the next item
+            return _Resume(view.end, until=end)
+        after = _skip_spaces(view, end)
         if after == view.end:
-            return _Resume(after, is_waiting=not view.is_final)
-        if after == run.end and not run.is_wide:
-            return _Resume(run.end)
-        result: _Cut | _Resume = _Resume(run.end)
-        if _has_line_break(view, after, run.end):
-            result = self._decide_line_break(view, run.end, after)
-        if isinstance(result, _Cut) or result.is_waiting:
-            return result
+            return _Resume(after, until=_VISIBLE)
+        run = self._runs.run(view)
+        if after == end and not run.is_wide:
+            return _Resume(end)
+        if _has_line_break(view, after, end):
+            result = self._decide_line_break(view, end, after)
+            if isinstance(result, _Cut) or result.until is not None:
+                return result
+        if self._terminators.goes_on(view, run, after) or self._is_vetoed(view, run, after):
+            return _Resume(end)
         return self._decide_terminator(view, run, after)
 
     def _decide_line_break(self, view: View, position: int, after: int) -> _Cut | _Resume:
-        if view.text[view.start : position].isspace() or position == view.start:
+        if position <= self._visible:
             return _Resume(after)
         if not is_boundary(view.text, after, view.start):
             return _Resume(after)
@@ -225,21 +273,20 @@ class SentenceSplitter:
         if self._paragraphs:
             fence = markup.opens_fence(view.text, after, view.end)
             if fence is None and not view.is_final:
-                return _Resume(position, is_waiting=True)
+                return _Resume(position, until=_anything_but(view.text[after]))
             return _Cut(after, PieceKind.PARAGRAPH_END) if fence else _Resume(after)
         if markup.is_in_structured_line(view.text, view.start, position):
             return _Cut(after, PieceKind.LIST_ITEM)
         begins = markup.begins_structured_line(view.text, after, view.end)
         if begins is None and not view.is_final:
-            return _Resume(position, is_waiting=True)
+            return _Resume(position, until=ANYTHING)
         return _Cut(after, PieceKind.SENTENCE) if begins else _Resume(after)
 
     def _decide_terminator(self, view: View, run: Run, after: int) -> _Cut | _Resume:
-        if self._is_vetoed(view, run, after):
-            return _Resume(run.end)
         verdict = self._terminators.judge(view, run, after)
-        if verdict is Verdict.UNDECIDED:
-            return _Resume(run.start, is_waiting=True)
+        if verdict in SHOWS_MORE:
+            self._undecided = run, after
+            return _Resume(run.start, until=SHOWS_MORE[verdict])
         if verdict is Verdict.NO_END:
             return _Resume(run.end)
         if run.marks == ". . . ." and not view.text[run.start - 1].isspace():
@@ -250,9 +297,9 @@ class SentenceSplitter:
     def _is_vetoed(self, view: View, run: Run, after: int) -> bool:
         text, start = view.text, view.start
         return (
-            not is_boundary(text, after, start)
-            or _LETTER.search(text, start, run.start) is None
-            or len(text[start : run.end].strip()) < self._min_chars
+            run.end - self._visible < self._min_chars
+            or not is_boundary(text, after, start)
+            or not self._has_letter(view, run.start)
             or markup.is_opening_marker(text, start, run.end)
             or markup.is_in_inline_code(text, start, run.end)
             or markup.is_in_attribute(text, start, run.end)
@@ -263,23 +310,12 @@ class SentenceSplitter:
             )
         )
 
-    def _cut_softly(self, view: View) -> _Cut:
-        """Return the best cut of a piece that is as long as it may become."""
-        if self._fence:
-            line = view.text.rfind("\n", view.start, view.end - 1) + 1
-            if line > view.start:
-                return _Cut(line, PieceKind.CODE)
-            position = last_boundary(view.text, view.start, view.end)
-            return _Cut(position, PieceKind.CODE)
-        middle = (view.start + view.end) // 2
-        for pattern in (_CLAUSE, _SPACE):
-            for position in sorted(
-                (found.end() for found in pattern.finditer(view.text, middle, view.end)),
-                reverse=True,
-            ):
-                if position < view.end and is_boundary(view.text, position, view.start):
-                    return _Cut(position, PieceKind.SOFT)
-        return _Cut(last_boundary(view.text, view.start, view.end), PieceKind.SOFT)
+    def _has_letter(self, view: View, end: int) -> bool:
+        if self._letter is None:
+            found = _LETTER.search(view.text, max(self._unlettered, self._visible), end)
+            self._letter = found.start() if found else None
+            self._unlettered = end
+        return self._letter is not None
 
 
 def split_text(text: str, options: SentenceOptions, *, paragraphs: bool = False) -> list[Piece]:

@@ -5,25 +5,15 @@ depend on how much text happens to have arrived. Pure functions of their argumen
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final
 
 from hocket.server.text.languages import Language
 from hocket.server.text.pieces import SentenceMode
+from hocket.server.text.runs import NARROW_TERMINATORS, WIDE_TERMINATORS, Run, View
 
-# Unicode property Sentence_Terminal, without what white space must follow.
-WIDE_TERMINATORS: Final = (
-    "։؝؞؟۔܀܁܂߹࠷࠹࠽࠾।॥။።፧፨᙮᜵᜶។៕᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿⸮⸼。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
-)
-NARROW_TERMINATORS: Final = ".!?…‼‽⁇⁈⁉"
 _DOTS: Final = frozenset(".…")
 _MARKS: Final = frozenset("!?‼‽⁇⁈⁉;")
-
-# Variation selectors among them: they make an emoji of the mark before them.
-_CLOSERS: Final = re.compile(
-    r"""(?:\[\d{1,3}\]|[)\]}"'”’»›“‘«*_`~」』）】》〉〕〗〙〛＂＇｣\ufe0e\ufe0f])*"""
-)
 _OPENERS: Final = re.compile(r"""[("'\[{“‘«„‚‹¿¡*_`「『（【《]*""")
 _DASHES: Final = re.compile(r"[-–—―]+\s*")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -42,46 +32,21 @@ _PHRASE_WORDS: Final = 3
 
 
 class Verdict(Enum):
-    """What is known about a terminator."""
+    """What is known about a terminator: whether it ends a sentence, or what its answer is in."""
 
     END = auto()
     NO_END = auto()
-    UNDECIDED = auto()
+    IN_OPENERS = auto()
+    IN_WORD = auto()
+    IN_DASHES = auto()
 
 
-class View(NamedTuple):
-    """The part of a text that may be looked at.
-
-    Attributes:
-        text: It and more.
-        start: Where the open piece begins.
-        end: Where sight ends.
-        is_final: Whether nothing comes after `end`.
-    """
-
-    text: str
-    start: int
-    end: int
-    is_final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Terminators and what closes with them.
-
-    Attributes:
-        start: The first terminator.
-        marks: The terminators, with the spaces inside a spaced ellipsis.
-        end: Behind the closing quotes and brackets.
-        is_wide: Whether a sentence may end without white space.
-        closers: The closing quotes and brackets.
-    """
-
-    start: int
-    marks: str
-    end: int
-    is_wide: bool
-    closers: str
+# What must come before more is known than in one of these.
+SHOWS_MORE: Final = {
+    Verdict.IN_OPENERS: re.compile(r"""[^("'\[{“‘«„‚‹¿¡*_`「『（【《]"""),
+    Verdict.IN_WORD: re.compile(r"[^\w'’]|_"),
+    Verdict.IN_DASHES: re.compile(r"[^-–—―\s]"),
+}
 
 
 class Terminators:
@@ -92,19 +57,12 @@ class Terminators:
         self._is_careful = mode is SentenceMode.CAREFUL
         extra = re.escape(language.extra_terminators)
         self.pattern = f"{re.escape(NARROW_TERMINATORS + WIDE_TERMINATORS)}{extra}"
-        self._run = re.compile(rf"(?:[{self.pattern}]|(?<=\.) (?=\.))+")
 
-    def read_run(self, view: View, position: int) -> Run | None:
-        """Return the run of terminators at `position`; None if it may go on beyond sight."""
-        marks = self._run.match(view.text, position, view.end)
-        if marks is None:  # pragma: no cover - positions come from `pattern`
-            raise RuntimeError("no terminator stands there. This is a bug.")
-        closers = _CLOSERS.match(view.text, marks.end(), view.end)
-        end = closers.end() if closers else marks.end()
-        if end == view.end:
-            return None
-        is_wide = any(mark in WIDE_TERMINATORS for mark in marks[0])
-        return Run(position, marks[0], end, is_wide, view.text[marks.end() : end])
+    @staticmethod
+    def goes_on(view: View, run: Run, after: int) -> bool:
+        """Return whether `after` alone shows that a sentence does not end: what is cheap to see."""
+        character = view.text[after]
+        return not run.is_wide and (character.islower() or character in _GOING_ON)
 
     def judge(self, view: View, run: Run, after: int) -> Verdict:
         """Return whether a sentence ends at `run`, with `after` the next visible character."""
@@ -164,8 +122,8 @@ class Terminators:
 
     def _if_starter_follows(self, view: View, known: str, after: int) -> Verdict:
         word = _word_after(view, after)
-        if word is None:
-            return Verdict.UNDECIDED
+        if isinstance(word, Verdict):
+            return word
         if not word:
             return Verdict.END
         if known in _TIMES and self._is_phrase_of_time(view, after):
@@ -180,8 +138,8 @@ class Terminators:
 
     def _judge_carefully(self, view: View, token: str, after: int) -> Verdict:
         word = _word_after(view, after)
-        if word is None:
-            return Verdict.UNDECIDED
+        if isinstance(word, Verdict):
+            return word
         may_be_name = 1 < len(token) <= _SHORT_NAME and token.istitle()
         goes_on = bool(word) and word.istitle() and word.lower() not in self._language.starters
         if may_be_name and goes_on and self._language.starters:
@@ -196,13 +154,13 @@ class Terminators:
         if dashes is None:
             return Verdict.END
         if dashes.end() == view.end:
-            return Verdict.END if view.is_final else Verdict.UNDECIDED
+            return Verdict.END if view.is_final else Verdict.IN_DASHES
         return Verdict.NO_END if view.text[dashes.end()].islower() else Verdict.END
 
     def _unless_abbreviation_follows(self, view: View, after: int) -> Verdict:
         word = _word_after(view, after)
-        if word is None:
-            return Verdict.UNDECIDED
+        if isinstance(word, Verdict):
+            return word
         return Verdict.NO_END if word.lower() in self._language.closing else Verdict.END
 
 
@@ -214,12 +172,12 @@ def _word_before(view: View, position: int) -> str:
     return tokens[-1].lstrip("([{\"'“‘«„*_`—–-")
 
 
-def _word_after(view: View, position: int) -> str | None:
-    """Return the word at `position`, quotes left away; empty if none; None if it may go on."""
+def _word_after(view: View, position: int) -> str | Verdict:
+    """Return the word at `position`, quotes left away; empty if none; a verdict if it may go on."""
     opened = _OPENERS.match(view.text, position, view.end)
     start = opened.end() if opened else position
     word = _WORD.match(view.text, start, view.end)
     end = word.end() if word else start
     if not view.is_final and (end == view.end or (view.text[end] in "'’" and end + 1 == view.end)):
-        return None
+        return Verdict.IN_WORD if word else Verdict.IN_OPENERS
     return word[0] if word else ""
