@@ -27,21 +27,27 @@ _SHAPE: dict[str, Any] = {
 }
 
 
-def _llama(**changes: Any) -> PreTrainedModel:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**_SHAPE, **changes}))
+# Widths that the kernels can compute: whole vectors of inputs and of each head.
+_WIDE = _SHAPE | {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
+
+Shape = dict[str, Any]
 
 
-def _gemma3() -> PreTrainedModel:
+def _llama(shape: Shape, **changes: Any) -> PreTrainedModel:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**shape, **changes}))
+
+
+def _gemma3(shape: Shape) -> PreTrainedModel:
     config = transformers.Gemma3TextConfig(
-        **{**_SHAPE, "tie_word_embeddings": True, "num_hidden_layers": 7},
-        head_dim=16,
+        **{**shape, "tie_word_embeddings": True, "num_hidden_layers": 7},
+        head_dim=shape["hidden_size"] // 2 if shape is _WIDE else 16,
         sliding_window=24,
         query_pre_attn_scalar=20,
     )
     return transformers.Gemma3ForCausalLM(config)
 
 
-def _gpt2() -> PreTrainedModel:
+def _gpt2(_shape: Shape) -> PreTrainedModel:
     config = transformers.GPT2Config(
         vocab_size=VOCABULARY, n_embd=48, n_layer=3, n_head=4, n_positions=512,
         bos_token_id=None, eos_token_id=None, attn_implementation="eager",
@@ -51,32 +57,36 @@ def _gpt2() -> PreTrainedModel:
 
 BUILDERS = {
     "llama": _llama,
-    "llama-tied": lambda: _llama(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
-    "llama3-rope": lambda: _llama(
+    "llama-tied": lambda shape: _llama(
+        shape, tie_word_embeddings=True, attention_bias=True, mlp_bias=True
+    ),
+    "llama3-rope": lambda shape: _llama(
+        shape,
         rope_parameters={
             "rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
         }
     ),
-    "linear-rope": lambda: _llama(
+    "linear-rope": lambda shape: _llama(
+        shape,
         rope_parameters={"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
     ),
-    "mistral": lambda: transformers.MistralForCausalLM(
-        transformers.MistralConfig(**_SHAPE, sliding_window=24)
+    "mistral": lambda shape: transformers.MistralForCausalLM(
+        transformers.MistralConfig(**shape, sliding_window=24)
     ),
-    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_SHAPE)),
-    "qwen3": lambda: transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(**_SHAPE, head_dim=16)
+    "qwen2": lambda shape: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shape)),
+    "qwen3": lambda shape: transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(**shape, head_dim=64 if shape is _WIDE else 16)
     ),
     "gemma3": _gemma3,
     "gpt2": _gpt2,
 }  # fmt: skip
 
 
-def make_model(name: str, seed: int = 0) -> PreTrainedModel:
+def make_model(name: str, seed: int = 0, *, is_wide: bool = False) -> PreTrainedModel:
     """Return a float32 model whose weights a seed fixes, large enough to tell tokens apart."""
     torch.manual_seed(seed)
-    model = BUILDERS[name]().eval().float()
+    model = BUILDERS[name](_WIDE if is_wide else _SHAPE).eval().float()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.dim() > 1:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from hocket.server.model.config import RunnerConfig
+
 # glibc's mallopt parameters. Large temporaries otherwise go back to the kernel after each step and
 # are faulted in again in the next one, which costs more than the arithmetic on them.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -37,6 +39,11 @@ def physical_cores() -> int:
         except OSError:
             siblings.add(str(cpu))
     return max(1, len(siblings))
+
+
+def compute_threads(config: RunnerConfig) -> int:
+    """Return how many threads compute."""
+    return config.num_threads or physical_cores()
 
 
 def choose_dtype(wanted: str) -> torch.dtype:

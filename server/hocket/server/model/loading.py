@@ -1,5 +1,6 @@
 """From a model's name to a model that runs. Engine thread, once."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 from hocket.server.catalogue import ModelDescription
 from hocket.server.engine.batch import ModelLimits
 from hocket.server.errors import StartupError
+from hocket.server.model.choice import choose
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.folder_checkpoint import FolderCheckpoint
 from hocket.server.model.gguf_checkpoint import GgufCheckpoint
@@ -58,6 +60,7 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
     """
     files = resolve(source, report)
     report(f"loading {files.name}", None)
+    folder = _cache_folder(source)
     checkpoint: Checkpoint
     origin: Mapping[str, object] | Path
     if files.path.is_dir():
@@ -66,11 +69,13 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
     elif files.path.suffix == ".gguf":
         gguf = GgufCheckpoint(files.path)
         checkpoint, origin = gguf, gguf.metadata
-        cache = _tokenizer_cache(source, files)
-        tokenizer = tokenizer_from_gguf(gguf.metadata, cache_file=cache)
+        kept = folder / f"{files.name}.tokenizer.json" if folder else None
+        tokenizer = tokenizer_from_gguf(gguf.metadata, cache_file=kept)
     else:
         raise StartupError(f"{files.path} is neither a folder nor a .gguf file")
-    runner = TorchRunner(checkpoint, config, num_tokens=tokenizer.vocabulary_size)
+    key = _key(files)
+    choice = choose(checkpoint, config, folder, key=key, tokenizer=tokenizer, report=report)
+    runner = TorchRunner(checkpoint, config, num_tokens=tokenizer.vocabulary_size, choice=choice)
     return LoadedModel(
         runner=runner,
         tokenizer=tokenizer,
@@ -87,9 +92,21 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
     )
 
 
-def _tokenizer_cache(source: ModelSourceConfig, files: ModelFiles) -> Path | None:
-    """Return where a tokenizer is kept once it was built; None where nothing can be kept."""
+def _cache_folder(source: ModelSourceConfig) -> Path | None:
+    """Return the folder that keeps what was made once; None where nothing can be kept."""
     try:
-        return cache_folder(source) / f"{files.name}.tokenizer.json"
+        return cache_folder(source)
     except StartupError:
         return None
+
+
+def _key(files: ModelFiles) -> str:
+    """Return a name for these very weights."""
+    if files.digest:
+        return files.digest[:16]
+    digest = hashlib.sha256()
+    members = sorted(files.path.iterdir()) if files.path.is_dir() else [files.path]
+    for member in members:
+        status = member.stat()
+        digest.update(f"{member.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -15,13 +15,12 @@ from hocket.server.engine.batch import (
 )
 from hocket.server.engine.commands import Logprobs
 from hocket.server.errors import StartupError
-from hocket.server.model.checkpoint import Architecture, Checkpoint
+from hocket.server.model.checkpoint import Checkpoint
+from hocket.server.model.choice import Choice
 from hocket.server.model.config import RunnerConfig
-from hocket.server.model.decoder import Decoder
-from hocket.server.model.device import choose_dtype, keep_freed_memory, physical_cores
-from hocket.server.model.gpt2 import GPT2
-from hocket.server.model.inputs import StepInputs, build_inputs, padded
+from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
 from hocket.server.model.kv_cache import KVCache
+from hocket.server.model.network import Forward
 from hocket.server.model.sampler import logprobs_at, sample
 
 _MEBI = 1 << 20
@@ -33,7 +32,12 @@ class TorchRunner:
     """A decoder model on torch, with its KV cache."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: RunnerConfig, *, num_tokens: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        config: RunnerConfig,
+        *,
+        num_tokens: int | None = None,
+        choice: Choice | None = None,
     ) -> None:
         """Load the weights and allocate the cache.
 
@@ -42,22 +46,23 @@ class TorchRunner:
             config: How to run them.
             num_tokens: The tokenizer's vocabulary, where the embedding has more rows than that;
                 what lies beyond is never drawn.
+            choice: How to compute; torch alone without one.
 
         Raises:
             StartupError: A tensor is missing or broken, or the cache cannot hold one block.
         """
         keep_freed_memory()
-        torch.set_num_threads(config.num_threads or physical_cores())
+        torch.set_num_threads(compute_threads(config))
         model = checkpoint.config
-        self._dtype = choose_dtype(config.dtype)
+        self._choice = choice or Choice(library=None, dtype=choose_dtype(config.dtype))
+        dtype = self._choice.dtype
         self._num_tokens = min(num_tokens or model.vocabulary_size, model.vocabulary_size)
-        self._window = model.sliding_window if model.sliding_layers else None
         context = min(
             model.max_context_tokens, config.max_context_tokens or model.max_context_tokens
         )
         size = config.block_size_tokens
         block_bytes = (
-            2 * model.num_layers * model.num_kv_heads * size * model.head_dim * self._dtype.itemsize
+            2 * model.num_layers * model.num_kv_heads * size * model.head_dim * dtype.itemsize
         )
         num_blocks = config.kv_cache_mib * _MEBI // block_bytes
         if num_blocks < 1:
@@ -75,19 +80,15 @@ class TorchRunner:
             num_saved_blocks=config.saved_kv_mib * _MEBI // block_bytes,
         )
         with torch.inference_mode():
-            self._model = (
-                GPT2(checkpoint, self._dtype)
-                if model.architecture is Architecture.GPT2
-                else Decoder(checkpoint, self._dtype, max_positions=context)
-            )
             self._cache = KVCache(
                 num_layers=model.num_layers,
                 num_blocks=num_blocks,
                 num_kv_heads=model.num_kv_heads,
                 block_size=size,
                 head_dim=model.head_dim,
-                dtype=self._dtype,
+                dtype=dtype,
             )
+            self._network = self._choice.network(checkpoint, config, self._cache, context)
 
     @property
     def limits(self) -> ModelLimits:
@@ -97,12 +98,12 @@ class TorchRunner:
     @property
     def parameters(self) -> int:
         """How many numbers the weights hold."""
-        return self._model.parameters
+        return self._network.parameters
 
     @property
     def dtype_name(self) -> str:
         """Number type of the weights, such as `bfloat16`."""
-        return str(self._dtype).removeprefix("torch.")
+        return self._choice.name
 
     @property
     def cache_bytes(self) -> int:
@@ -149,25 +150,22 @@ class TorchRunner:
         if any(not 0 <= block < self._limits.num_blocks for block in piece.block_table):
             raise ValueError("a block lies outside the cache. This is a bug.")
 
-    def _logits(self, hidden: Tensor, rows: list[int]) -> Tensor:
-        """Return the logits of some rows, padded like the rows of a step."""
-        filled = rows + [rows[0]] * (padded(len(rows)) - len(rows))
-        logits = self._model.logits(hidden.index_select(0, torch.tensor(filled)))
-        return logits[:, : self._num_tokens]
+    def _logits(self, done: Forward, rows: Sequence[int]) -> Tensor:
+        """Return `[rows or more, vocabulary]`."""
+        return self._network.logits(done.hidden, rows)[:, : self._num_tokens]
 
     def _compute(self, batch: Batch) -> StepResult:
-        inputs = build_inputs(batch, self._cache, sliding_window=self._window)
-        hidden = self._model.forward(inputs, self._cache)
+        done = self._network.forward(batch, self._cache)
         # A NaN anywhere in a sequence reaches the hidden states of the row that it was computed
         # in, so it is found in this step, whether or not the row draws a token.
-        is_finite = hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
-        drawn = self._sample(batch, inputs, hidden)
+        is_finite = done.hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
+        drawn = self._sample(batch, done)
         results = []
-        for piece, rows, token in zip(batch.slices, inputs.rows, drawn, strict=True):
+        for piece, rows, token in zip(batch.slices, done.rows, drawn, strict=True):
             failure = token if isinstance(token, str) else None
             if not all(is_finite[row] for row in rows):
                 failure = NON_FINITE
-            told = () if failure else self._prompt_logprobs(piece, rows, hidden)
+            told = () if failure else self._prompt_logprobs(piece, rows, done)
             results.append(
                 SliceResult(
                     sequence_id=piece.sequence_id,
@@ -182,25 +180,23 @@ class TorchRunner:
                 self._cache.clear(piece.block_table, 0)
         return StepResult(tuple(results))
 
-    def _sample(
-        self, batch: Batch, inputs: StepInputs, hidden: Tensor
-    ) -> list[SampledToken | str | None]:
+    def _sample(self, batch: Batch, done: Forward) -> list[SampledToken | str | None]:
         """Draw a token for each slice that asks for one."""
         wanted = [
             (index, piece.sample, rows[-1])
-            for index, (piece, rows) in enumerate(zip(batch.slices, inputs.rows, strict=True))
+            for index, (piece, rows) in enumerate(zip(batch.slices, done.rows, strict=True))
             if piece.sample is not None
         ]
         drawn: list[SampledToken | str | None] = [None] * len(batch.slices)
         if wanted:
-            logits = self._logits(hidden, [row for _, _, row in wanted])
+            logits = self._logits(done, [row for _, _, row in wanted])
             tokens = sample(logits, [request for _, request, _ in wanted])
             for (index, _, _), token in zip(wanted, tokens, strict=True):
                 drawn[index] = token
         return drawn
 
     def _prompt_logprobs(
-        self, piece: SequenceSlice, rows: Sequence[int], hidden: Tensor
+        self, piece: SequenceSlice, rows: Sequence[int], done: Forward
     ) -> tuple[Logprobs, ...]:
         """Return one for each known token that follows one of the slice's."""
         if piece.prompt_logprobs is None:
@@ -212,7 +208,7 @@ class TorchRunner:
         for begin in range(0, len(following), _SCORED_ROWS):
             chunk = following[begin : begin + _SCORED_ROWS]
             scored = list(rows[begin : begin + len(chunk)])
-            logprobs = torch.log_softmax(self._logits(hidden, scored), dim=-1)
+            logprobs = torch.log_softmax(self._logits(done, scored), dim=-1)
             found += [
                 logprobs_at(logprobs[at], token, piece.prompt_logprobs)
                 for at, token in enumerate(chunk)

@@ -1,0 +1,158 @@
+"""Which network computes a model: the kernels where they can, torch elsewhere. Engine thread.
+
+kernels   auto: where the processor, the compiler and the model allow it
+int8      auto: where the kernels compute, and the gate was passed by this very model
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hocket.server.engine.batch import Batch, SequenceSlice
+from hocket.server.errors import StartupError
+from hocket.server.model.checkpoint import Checkpoint
+from hocket.server.model.config import RunnerConfig
+from hocket.server.model.device import choose_dtype, compute_threads
+from hocket.server.model.eager import EagerNetwork
+from hocket.server.model.kv_cache import KVCache
+from hocket.server.model.native import gate
+from hocket.server.model.native.build import build
+from hocket.server.model.native.decoder import NativeDecoder, is_supported
+from hocket.server.model.native.library import Library
+from hocket.server.model.network import Network
+from hocket.server.model.registry import Report
+from hocket.server.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a model is computed.
+
+    Attributes:
+        library: The kernels; None for torch alone.
+        dtype: Of the cache, and of the weights unless they are int8.
+        is_int8: Whether the weights are int8.
+    """
+
+    library: Library | None
+    dtype: torch.dtype
+    is_int8: bool = False
+
+    @property
+    def name(self) -> str:
+        """Number type of the weights."""
+        return "int8" if self.is_int8 else str(self.dtype).removeprefix("torch.")
+
+    def network(
+        self, checkpoint: Checkpoint, config: RunnerConfig, cache: KVCache, max_positions: int
+    ) -> Network:
+        """Read the weights.
+
+        Raises:
+            StartupError: A tensor is missing or broken.
+        """
+        if self.library is None:
+            return EagerNetwork(checkpoint, self.dtype, max_positions=max_positions)
+        return NativeDecoder(
+            checkpoint,
+            self.library,
+            cache,
+            max_positions=max_positions,
+            num_threads=compute_threads(config),
+            is_int8=self.is_int8,
+        )
+
+
+def choose(
+    checkpoint: Checkpoint,
+    config: RunnerConfig,
+    folder: Path | None,
+    *,
+    key: str,
+    tokenizer: Tokenizer,
+    report: Report = lambda _stage, _done: None,
+) -> Choice:
+    """Decide how a model is computed.
+
+    Args:
+        checkpoint: The model.
+        config: What was asked for.
+        folder: Keeps compiled kernels and what the gate measured; None where nothing can be kept.
+        key: Names the very weights.
+        tokenizer: Reads the gate's text.
+        report: Told of what takes time.
+
+    Raises:
+        StartupError: What was asked for is not to be had.
+    """
+    library = _library(checkpoint, config, folder, report)
+    dtype = torch.bfloat16 if library else choose_dtype(config.dtype)
+    plain = Choice(library=library, dtype=dtype)
+    if library is None or folder is None or config.quantization == "none":
+        if config.quantization == "int8":
+            raise StartupError("runner.quantization is int8, which needs the kernels")
+        return plain
+    rounded = Choice(library=library, dtype=dtype, is_int8=True)
+    if config.quantization == "int8":
+        return rounded
+    file = folder / f"{key}-{library.version}.gate.json"
+    result = gate.recall(file)
+    if result is None:
+        report("measuring int8 against bfloat16", None)
+        text = gate.TEXT.read_text(encoding="utf-8")
+        tokens = tokenizer.encode(text, add_special=True, parse_special=False).token_ids
+        scores = [_Scores(checkpoint, config, choice) for choice in (plain, rounded)]
+        result = gate.measure(tokens, *scores)
+        gate.keep(file, result)
+    return rounded if result.is_passed else plain
+
+
+def _library(
+    checkpoint: Checkpoint, config: RunnerConfig, folder: Path | None, report: Report
+) -> Library | None:
+    """Return the kernels if they are wanted and can be had.
+
+    Raises:
+        StartupError: They are wanted by name and cannot.
+    """
+    if config.kernels == "torch" or config.dtype == "float32":
+        return None
+    can = is_supported(checkpoint.config, config.block_size_tokens)
+    path = build(folder, report) if can and folder is not None else None
+    if path is None and config.kernels == "native":
+        raise StartupError(
+            "runner.kernels is native, but this "
+            + ("machine has no compiler or another processor" if can else "model is not supported")
+        )
+    return Library(path) if path else None
+
+
+class _Scores:
+    """Logits of short texts, for the gate."""
+
+    def __init__(self, checkpoint: Checkpoint, config: RunnerConfig, choice: Choice) -> None:
+        model, size = checkpoint.config, config.block_size_tokens
+        self._blocks = list(range(-(-gate.WINDOW // size)))
+        self._cache = KVCache(
+            num_layers=model.num_layers,
+            num_blocks=len(self._blocks),
+            num_kv_heads=model.num_kv_heads,
+            block_size=size,
+            head_dim=model.head_dim,
+            dtype=choice.dtype,
+        )
+        self._network = choice.network(checkpoint, config, self._cache, gate.WINDOW)
+
+    def __call__(self, token_ids: Sequence[int]) -> Tensor:
+        piece = SequenceSlice(
+            sequence_id=0,
+            token_ids=token_ids,
+            start=0,
+            prompt_length=len(token_ids),
+            block_table=self._blocks,
+        )
+        done = self._network.forward(Batch((piece,)), self._cache)
+        return self._network.logits(done.hidden, done.rows[0])

@@ -1,0 +1,124 @@
+"""The kernels compute what torch computes, and each row by itself."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.sampling import SamplingParams
+from hocket.server.model.choice import Choice
+from hocket.server.model.config import RunnerConfig
+from hocket.server.model.native.build import build, is_supported
+from hocket.server.model.native.library import Library
+from hocket.server.model.runner import TorchRunner
+from numerics.generation import write
+from numerics.test_batch_laws import SAMPLINGS, Tight
+from numerics.tiny_models import BUILDERS, VOCABULARY, StateDictCheckpoint, make_model
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(not is_supported(), reason="the kernels are for another processor"),
+]
+
+NAMES = [name for name in BUILDERS if name != "gpt2"]
+DIVERGENCE = {"bfloat16": 3e-3, "int8": 1e-2}  # Kullback-Leibler, mean over positions, in nats
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Library:
+    path = build(tmp_path_factory.mktemp("kernels"))
+    if path is None:
+        pytest.skip("there is no compiler")
+    return Library(path)
+
+
+def _runner(name: str, library: Library, number: str, **changes) -> TorchRunner:
+    settings = {"block_size_tokens": 16, "kv_cache_mib": 8, "num_threads": 2}
+    return TorchRunner(
+        StateDictCheckpoint(make_model(name, is_wide=True)),
+        RunnerConfig(**settings | changes),
+        choice=Choice(library=library, dtype=torch.bfloat16, is_int8=number == "int8"),
+    )
+
+
+def _prompts(*lengths: int) -> dict[str, list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        str(length): torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+        for length in lengths
+    }
+
+
+@pytest.mark.parametrize("block_size", [16, 64])
+@pytest.mark.parametrize("number", DIVERGENCE)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_distributions_are_those_of_transformers(name, number, block_size, library):
+    """Across blocks, windows and chunks, for prompts and for what is written."""
+    runner = _runner(name, library, number, block_size_tokens=block_size)
+    prompts = _prompts(1, 17, 70)
+    written = write(
+        runner,
+        prompts,
+        max_tokens=40,
+        engine=EngineConfig(max_num_seqs=8, max_step_tokens=24, max_prefill_tokens=24),
+        sampling=SamplingParams(logprobs=20, prompt_logprobs=20),
+    )
+    model = make_model(name, is_wide=True)
+    divergences = []
+    for key, prompt in prompts.items():
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + written.tokens[key]])).logits[0]
+        exact = logits.log_softmax(-1)
+        told = [*written.finished[key].prompt_logprobs, *written.logprobs[key]]
+        assert len(told) == len(prompt) + 39
+        for position, logprobs in enumerate(told):
+            ids, values = zip(*logprobs.top, strict=True)
+            ours, theirs = torch.tensor(values), exact[position, list(ids)]
+            divergences.append(float((ours.exp() * (ours - theirs)).sum()))
+    mean = sum(divergences) / len(divergences)
+    assert abs(mean) < DIVERGENCE[number]
+
+
+@pytest.mark.parametrize("number", DIVERGENCE)
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2"])
+def test_company_arrival_and_chunks_change_no_bit(name, sampling, number, library):
+    runner, prompts = _runner(name, library, number), _prompts(1, 3, 16, 17, 40, 64)
+    sampling = dataclasses.replace(sampling, logprobs=2)
+    alone = {
+        key: write(runner, {key: prompt}, max_tokens=24, sampling=sampling).logprobs[key]
+        for key, prompt in prompts.items()
+    }
+    for budget, seqs, spread in [(256, 32, 0), (5, 5, 2), (3, 3, 9), (19, 3, 1), (63, 2, 5)]:
+        together = write(
+            runner,
+            prompts,
+            max_tokens=24,
+            sampling=sampling,
+            engine=EngineConfig(
+                max_step_tokens=max(budget, seqs), max_prefill_tokens=budget, max_num_seqs=seqs
+            ),
+            arrivals={key: index * spread for index, key in enumerate(prompts)},
+        )
+        assert together.logprobs == alone
+
+
+@pytest.mark.parametrize("saved", [0, 3, 64])
+@pytest.mark.parametrize("number", DIVERGENCE)
+def test_preemption_changes_no_bit(number, saved, library):
+    prompts, sampling = _prompts(1, 3, 16, 17, 40, 64), SamplingParams(temperature=0.8, logprobs=1)
+    roomy = write(_runner("llama", library, number), prompts, max_tokens=40, sampling=sampling)
+    tight_runner = Tight(_runner("llama", library, number), blocks=12, saved=saved)
+    tight = write(tight_runner, prompts, max_tokens=40, sampling=sampling)
+    assert tight.preemptions > 0
+    assert tight.logprobs == roomy.logprobs
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_the_number_of_threads_changes_no_bit(threads, library):
+    prompts, sampling = _prompts(3, 40), SamplingParams(logprobs=1)
+    two = write(_runner("gemma3", library, "int8"), prompts, max_tokens=20, sampling=sampling)
+    runner = _runner("gemma3", library, "int8", num_threads=threads)
+    other = write(runner, prompts, max_tokens=20, sampling=sampling)
+    assert other.logprobs == two.logprobs
