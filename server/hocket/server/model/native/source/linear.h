@@ -37,10 +37,11 @@ struct Rows {
 
 namespace detail {
 
-constexpr int kMostRows = 6;  // with 4 tiles: 24 accumulators, 4 weights, an input
+constexpr size_t kAhead = 1024;  // bytes of weights that are fetched before they are used
+constexpr int kMostRows = 6;     // with 4 tiles: 24 accumulators, 4 weights, an input
 
 template <int R, int T>
-inline void dot_bf16(const bf16* w, int tile, const bf16* x, int stride, int k,
+inline void dot_bf16(const bf16* w, int tile, const bf16* x, int stride, int k, size_t ahead,
                      __m512 (&result)[R][T]) {
   __m512 acc[R][T];
   HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
@@ -53,7 +54,7 @@ inline void dot_bf16(const bf16* w, int tile, const bf16* x, int stride, int k,
     HOCKET_UNROLL for (int t = 0; t < T; ++t) {
       const bf16* at = base + t * tile_size + static_cast<size_t>(p) * 32;
       weight[t] = (__m512bh)_mm512_loadu_si512(at);
-      _mm_prefetch(reinterpret_cast<const char*>(at) + 1024, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(at) + ahead, _MM_HINT_T0);
     }
     HOCKET_UNROLL for (int r = 0; r < R; ++r) {
       int32_t two;
@@ -70,7 +71,7 @@ inline void dot_bf16(const bf16* w, int tile, const bf16* x, int stride, int k,
 // Inputs have a scale and an offset for each group; sums are exact within a group.
 template <int R, int T>
 inline void dot_int8(const uint8_t* w, const bf16* scales, int tile, const Rows& rows, int row,
-                     int k, __m512 (&result)[R][T]) {
+                     int k, size_t ahead, __m512 (&result)[R][T]) {
   __m512 total[R][T];
   HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
     for (int t = 0; t < T; ++t) total[r][t] = _mm512_setzero_ps();
@@ -89,7 +90,7 @@ inline void dot_int8(const uint8_t* w, const bf16* scales, int tile, const Rows&
       HOCKET_UNROLL for (int t = 0; t < T; ++t) {
         const uint8_t* at = base + t * tile_size + static_cast<size_t>(g * (kGroup / 4) + q) * 64;
         weight[t] = _mm512_loadu_si512(at);
-        _mm_prefetch(reinterpret_cast<const char*>(at) + 1024, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(at) + ahead, _MM_HINT_T0);
       }
       HOCKET_UNROLL for (int r = 0; r < R; ++r) {
         int32_t four;
@@ -153,35 +154,36 @@ inline void finish(const Linear& layer, int row, int tile, __m512 (&value)[R][T]
 }
 
 template <int R, int T>
-inline void block(const Linear& layer, const Rows& rows, int row, int tile, Epilogue kind,
-                  float* out, int out_stride) {
+inline void block(const Linear& layer, const Rows& rows, int row, int tile, size_t ahead,
+                  Epilogue kind, float* out, int out_stride) {
   __m512 value[R][T];
   if (layer.is_int8) {
     dot_int8<R, T>(static_cast<const uint8_t*>(layer.weights), layer.scales, tile, rows, row,
-                   layer.in, value);
+                   layer.in, ahead, value);
   } else {
     const auto* x = static_cast<const bf16*>(rows.values) + static_cast<size_t>(row) * rows.stride;
-    dot_bf16<R, T>(static_cast<const bf16*>(layer.weights), tile, x, rows.stride, layer.in, value);
+    dot_bf16<R, T>(static_cast<const bf16*>(layer.weights), tile, x, rows.stride, layer.in, ahead,
+                   value);
   }
   finish<R, T>(layer, row, tile, value, kind, out, out_stride);
 }
 
 template <int T>
 inline void rows_block(int count, const Linear& layer, const Rows& rows, int row, int tile,
-                       Epilogue kind, float* out, int out_stride) {
+                       size_t ahead, Epilogue kind, float* out, int out_stride) {
   switch (count) {
     case 6:
-      return block<6, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<6, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
     case 5:
-      return block<5, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<5, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
     case 4:
-      return block<4, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<4, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
     case 3:
-      return block<3, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<3, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
     case 2:
-      return block<2, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<2, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
     default:
-      return block<1, T>(layer, rows, row, tile, kind, out, out_stride);
+      return block<1, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
   }
 }
 
@@ -192,7 +194,10 @@ inline void column(const Linear& layer, const Rows& rows, int tile, Epilogue kin
   const int blocks = (rows.count + kMostRows - 1) / kMostRows;
   for (int b = 0, row = 0; b < blocks; ++b) {
     const int height = (rows.count - row + blocks - b - 1) / (blocks - b);
-    rows_block<T>(height, layer, rows, row, tile, kind, out, out_stride);
+    // The last block of several fetches the tiles that come next; a single one its own.
+    const size_t next = static_cast<size_t>(layer.in) * 16 * T * (layer.is_int8 ? 1 : 2);
+    rows_block<T>(height, layer, rows, row, tile, blocks > 1 && b + 1 == blocks ? next : kAhead,
+                  kind, out, out_stride);
     row += height;
   }
 }
