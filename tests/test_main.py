@@ -175,6 +175,7 @@ def test_the_settings_in_effect_are_printed_with_their_sources(capfd, monkeypatc
     file.write_text("[engine]\nmax_num_seqs = 3\nmailbox_kib = 5\n")
     monkeypatch.setenv("HOCKET_ENGINE__MAILBOX_KIB", "6")
     arguments = ["--print-config", "--config", str(file), "--model", "gpt2", "--quiet"]
+    arguments += ["--quantization", "none"]
     assert process.serve(arguments) == 0
     printed = capfd.readouterr()
     document = tomllib.loads(printed.out)
@@ -186,6 +187,7 @@ def test_the_settings_in_effect_are_printed_with_their_sources(capfd, monkeypatc
         "mailbox_kib = 6  # HOCKET_ENGINE__MAILBOX_KIB",
         'model = "gpt2"  # --model',
         'level = "warning"  # --quiet',
+        'quantization = "none"  # --quantization',
         'address = "127.0.0.1:50051"  # default',
     ):
         assert line in printed.out.splitlines()

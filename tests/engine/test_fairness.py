@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engine.test_core import Crank, submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.request import Request
-from hocket.server.engine.scheduler import PRIORITY_STEPS, Scheduler
+from hocket.server.engine.scheduler import PRIORITY_STEPS, Scheduler, _Plan
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner
 
@@ -92,3 +92,20 @@ def test_the_tokens_of_one_that_is_put_aside_go_to_the_others():
     work = {item.sequence: item.count for item in scheduler.schedule()}
     assert victim not in work
     assert work == {stream: 1, grows: 2, prompt: 1}
+
+
+@given(
+    budget=st.integers(1, 300),
+    start=st.integers(0, 5_000),
+    key_cost=st.sampled_from([0.0, 1e-5, 8e-4, 0.3]),
+)
+def test_a_prompt_takes_as_many_tokens_as_a_step_affords(budget, start, key_cost):
+    """All that fit, one more would not; and one at least, however far it looks back."""
+    fitting = _Plan(float(budget), key_cost)._fitting(start)
+
+    def cost(tokens: int) -> float:
+        return tokens + key_cost * tokens * (start + tokens / 2)
+
+    assert fitting >= 1
+    assert fitting == 1 or cost(fitting) <= budget * (1 + 1e-9)
+    assert cost(fitting + 1) > budget * (1 - 1e-9)

@@ -49,6 +49,7 @@ def serve(argv: Sequence[str]) -> int:
         "--quiet": ("log.level", "warning" if arguments.quiet else None),
         "--model": ("model.model", arguments.model),
         "--address": ("listener.address", arguments.address),
+        "--quantization": ("runner.quantization", arguments.quantization),
     }
     try:
         effective = read_settings(
@@ -79,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="where to listen; port 0: a free one"
+    )
+    parser.add_argument(
+        "--quantization",
+        metavar="none|int8|auto",
+        help="number type of the weights: auto takes int8 where the model stands it",
     )
     parser.add_argument(
         "--set",

@@ -44,6 +44,7 @@ _log = structlog.get_logger(__name__)
 _LAST_WORDS_SECONDS = 2.0  # for failed calls to hear why, before the process leaves
 _STOP_SECONDS = 10.0  # for the last step and the threads to end
 _WARM_UP_TEXT = "Once upon a time"
+_SPINS = "2000"  # some microseconds
 _WARM_UP_TOKENS = 2  # the first comes of a prefill, the second of a decode
 
 Report = Callable[[str, float | None], None]
@@ -83,6 +84,9 @@ class StalledEngine(Exception):
 def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Report) -> Loaded:
     """Load a model by `model.loading`, importing torch only now."""
     report("loading torch", None)
+    # Its threads otherwise spin for milliseconds after each product, on cores that the loop and the
+    # callers want. Their runtime reads this once, when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # noqa: TID251 - set for a library, not read
     from hocket.server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds
 
     return load_model(source, runner, report)

@@ -28,6 +28,8 @@ class ModelLimits:
         block_size: Tokens in a KV block.
         num_blocks: Hot KV blocks.
         num_saved_blocks: Blocks that the store beside them can keep.
+        key_cost: What looking back at one token costs a token of a prompt, as a share of what it
+            costs without looking back; 0 where that is not known.
     """
 
     max_context_tokens: int
@@ -35,6 +37,7 @@ class ModelLimits:
     block_size: int
     num_blocks: int
     num_saved_blocks: int = 0
+    key_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

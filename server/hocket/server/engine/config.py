@@ -12,16 +12,17 @@ class EngineConfig:
 
     Attributes:
         max_num_seqs: Most sequences in the batch.
-        max_step_tokens: Most tokens that a step computes while any stream is being written. Bounds
-            the gap between tokens that a long prompt may cause, and how long an abort waits. At
-            least `max_num_seqs`: each stream gets a token in every step, prompts share the rest.
+        max_step_tokens: Most tokens that a step computes while any stream is being written; those
+            of a prompt count for more the further they look back. Bounds the gap between tokens
+            that a long prompt may cause, and how long an abort waits. At least `max_num_seqs`: each
+            stream gets a token in every step, prompts share the rest.
         max_prefill_tokens: The same while no stream is being written.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
     """
 
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
-    max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 256
+    max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
 

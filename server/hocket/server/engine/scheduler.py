@@ -11,6 +11,7 @@ waiting makes up for priority, and nobody is overtaken by those that come later 
 step has room for a token of every sequence in it, so that neither streams nor prompts stand still.
 """
 
+import math
 from bisect import insort
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,18 +37,53 @@ class Work:
 
 @dataclass(slots=True)
 class _Plan:
-    """What is chosen for a step, and how many tokens are left in it."""
+    """What is chosen for a step, and how much is left in it.
 
-    budget: int
+    Attributes:
+        budget: Tokens that may be added, each counted as one that looks back at nothing.
+        key_cost: What one more token to look back at adds to that.
+        chosen: So many tokens of each sequence.
+        costs: What they took from the budget.
+    """
+
+    budget: float
+    key_cost: float = 0.0
     chosen: dict[Sequence, int] = field(default_factory=dict)
+    costs: dict[Sequence, float] = field(default_factory=dict)
+
+    def affordable(self, sequence: Sequence) -> int:
+        """Return how many pending tokens of a sequence fit: one at least, while anything is left.
+
+        Tokens from position `s` on cost `n + key_cost * (n * s + n * n / 2)`; a stream's token
+        counts as one wherever it stands.
+        """
+        if self.budget < 1:
+            return 0
+        count = sequence.num_pending
+        if not sequence.is_decoding:
+            count = min(count, self._fitting(sequence.num_computed))
+        return min(count, int(self.budget))
 
     def add(self, sequence: Sequence, count: int) -> None:
+        cost = float(count)
+        if not sequence.is_decoding:
+            cost += self.key_cost * count * (sequence.num_computed + count / 2)
         self.chosen[sequence] = count
-        self.budget -= count
+        self.costs[sequence] = cost
+        self.budget -= cost
 
     def drop(self, sequence: Sequence) -> None:
         """Leave a sequence out again; others may have its tokens."""
-        self.budget += self.chosen.pop(sequence, 0)
+        self.chosen.pop(sequence, None)
+        self.budget += self.costs.pop(sequence, 0.0)
+
+    def _fitting(self, start: int) -> int:
+        """Return the largest count whose cost is within the budget, at least 1."""
+        if not self.key_cost:
+            return int(self.budget)
+        slope = 1 + self.key_cost * start
+        root = math.sqrt(slope * slope + 2 * self.key_cost * self.budget)
+        return max(1, int((root - slope) / self.key_cost))
 
 
 _ORDER = attrgetter("order")
@@ -75,6 +111,7 @@ class Scheduler:
         self._on_fault = on_fault
         self._steps = 0
         self._block_size = limits.block_size
+        self._key_cost = limits.key_cost
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
         self.waiting: list[Sequence] = []
@@ -111,12 +148,12 @@ class Scheduler:
         budget = self._config.max_step_tokens
         if not any(sequence.is_decoding for sequence in self.running):
             budget = max(budget, self._config.max_prefill_tokens)
-        plan = _Plan(budget)
+        plan = _Plan(budget, self._key_cost)
         for is_decode in (True, False):
             for sequence in tuple(self.running):
                 if sequence.place is not Place.RUNNING or sequence.is_decoding is not is_decode:
                     continue
-                count = min(sequence.num_pending, plan.budget)
+                count = plan.affordable(sequence)
                 if count > 0 and self._make_room(sequence, count, plan):
                     plan.add(sequence, count)
         self._admit(plan)
@@ -134,9 +171,9 @@ class Scheduler:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
 
     def _admit(self, plan: _Plan) -> None:
-        while plan.budget > 0 and self.waiting and len(self.running) < self._config.max_num_seqs:
+        while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:
             sequence = self.waiting[0]
-            count = min(sequence.num_pending, plan.budget)
+            count = plan.affordable(sequence)
             needed = self._blocks_for(sequence.num_computed + count)
             # One block stays free for each running sequence, or the newcomer is put aside at once.
             spare = len(self.running) if self.running else 0

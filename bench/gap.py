@@ -1,0 +1,107 @@
+"""How much a long prompt widens the gaps between the tokens of running streams.
+
+    python bench/gap.py [--streams 8] [--prompt-tokens 2000] [--output FILE]
+
+Streams are read token by token over gRPC. In quiet rounds they run alone; in the others a long
+prompt arrives in their midst. The figure is the ratio of the 99th percentiles of the gaps between
+tokens as the client sees them; quiet and disturbed rounds alternate.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from load import QUESTION, TOPICS, server
+from machine import description
+
+from hocket.client import AsyncClient, Delta, Granularity
+
+
+async def _gaps(
+    client: AsyncClient, prompt: list[int], tokens: int, started: asyncio.Event
+) -> list[float]:
+    """Return the gaps of one stream in seconds; tell once its first tokens have come."""
+    moments: list[float] = []
+    async with client.stream(
+        token_ids=prompt, granularity=Granularity.TOKEN, max_tokens=tokens, ignore_eos=True
+    ) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                moments.append(time.perf_counter())
+                if len(moments) == 8:  # noqa: PLR2004 - by then it decodes
+                    started.set()
+    return [after - before for before, after in itertools.pairwise(moments[8:])]
+
+
+async def _round(
+    client: AsyncClient, prompts: list[list[int]], long: list[int] | None
+) -> list[float]:
+    started = [asyncio.Event() for _ in prompts]
+    async with asyncio.TaskGroup() as group:
+        streams = [
+            group.create_task(_gaps(client, prompt, 160, event))
+            for prompt, event in zip(prompts, started, strict=True)
+        ]
+        for event in started:
+            await event.wait()
+        if long is not None:
+            group.create_task(client.generate(token_ids=long, max_tokens=1))
+    return [gap for stream in streams for gap in stream.result()]
+
+
+def _p99(gaps: list[float]) -> float:
+    return statistics.quantiles(gaps, n=100)[98]
+
+
+async def compare(arguments: argparse.Namespace) -> dict[str, object]:
+    """Alternate quiet and disturbed rounds and return the result."""
+    async with server("auto", arguments.set) as address, AsyncClient(address) as client:
+        texts = [
+            QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
+            for number in range(arguments.streams)
+        ]
+        prompts = [[token.id for token in await client.tokenize(text)] for text in texts]
+        long = [token.id for token in await client.tokenize(" ".join(texts) * 8)]
+        long = long[: arguments.prompt_tokens]
+        await _round(client, prompts, None)  # warms it up
+        quiet: list[float] = []
+        disturbed: list[float] = []
+        for _ in range(arguments.rounds):
+            quiet.append(_p99(await _round(client, prompts, None)))
+            disturbed.append(_p99(await _round(client, prompts, long)))
+    calm, widened = statistics.median(quiet), statistics.median(disturbed)
+    return {
+        "command": " ".join(["python", "bench/gap.py", *sys.argv[1:]]),
+        "streams": arguments.streams,
+        "prompt_tokens": len(long),
+        "ratio": round(widened / calm, 2),
+        "quiet_p99_ms": [round(value * 1e3, 1) for value in quiet],
+        "disturbed_p99_ms": [round(value * 1e3, 1) for value in disturbed],
+        "machine": description("torch", "grpcio", "protobuf"),
+    }
+
+
+def main() -> None:
+    """Run as a command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--prompt-tokens", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], help="a setting of the server")
+    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
+    arguments = parser.parse_args()
+    text = json.dumps(asyncio.run(compare(arguments)), indent=2) + "\n"
+    if arguments.output:
+        arguments.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
