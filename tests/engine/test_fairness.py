@@ -109,3 +109,12 @@ def test_a_prompt_takes_as_many_tokens_as_a_step_affords(budget, start, key_cost
     assert fitting >= 1
     assert fitting == 1 or cost(fitting) <= budget * (1 + 1e-9)
     assert cost(fitting + 1) > budget * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("streams", "prompts", "budget"), [(3, 3, 16), (3, 4, 64), (0, 1, 64)])
+def test_a_step_is_larger_while_most_wait_for_their_first_token(streams, prompts, budget):
+    """A few streams wait a little for many prompts; many streams do not wait for a few prompts."""
+    crank = Crank(max_num_seqs=8, max_step_tokens=16, max_prefill_tokens=64)
+    crank.step(*(submit(f"s{number}", "a", max_tokens=99) for number in range(streams)))
+    crank.step(*(submit(f"p{number}", "b" * 200) for number in range(prompts)))
+    assert sum(crank.runner.batches[-1]) == budget

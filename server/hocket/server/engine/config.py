@@ -12,11 +12,12 @@ class EngineConfig:
 
     Attributes:
         max_num_seqs: Most sequences in the batch.
-        max_step_tokens: Most tokens that a step computes while any stream is being written; those
-            of a prompt count for more the further they look back. Bounds the gap between tokens
-            that a long prompt may cause, and how long an abort waits. At least `max_num_seqs`: each
-            stream gets a token in every step, prompts share the rest.
-        max_prefill_tokens: The same while no stream is being written.
+        max_step_tokens: Most tokens that a step computes; those of a prompt count for more the
+            further they look back. Bounds the gap between tokens that a long prompt may cause, and
+            how long an abort waits. At least `max_num_seqs`: each stream gets a token in every
+            step, prompts share the rest.
+        max_prefill_tokens: The same while more sequences wait for their first token than are being
+            written.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
     """

@@ -145,10 +145,7 @@ class Scheduler:
     def schedule(self) -> list[Work]:
         """Choose the work of one step; decodes first, then prompts, then newcomers."""
         self._steps += 1
-        budget = self._config.max_step_tokens
-        if not any(sequence.is_decoding for sequence in self.running):
-            budget = max(budget, self._config.max_prefill_tokens)
-        plan = _Plan(budget, self._key_cost)
+        plan = _Plan(self._budget(), self._key_cost)
         for is_decode in (True, False):
             for sequence in tuple(self.running):
                 if sequence.place is not Place.RUNNING or sequence.is_decoding is not is_decode:
@@ -169,6 +166,14 @@ class Scheduler:
             raise AssertionError("saved blocks belong to no waiting sequence. This is a bug.")
         if self.saved_blocks > self._saved_capacity:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
+
+    def _budget(self) -> int:
+        """Return what a step may compute: more while most wait for their first token."""
+        streams = sum(sequence.is_decoding for sequence in self.running)
+        seats = self._config.max_num_seqs - len(self.running)
+        prompts = len(self.running) - streams + min(len(self.waiting), seats)
+        budget = self._config.max_step_tokens
+        return budget if prompts <= streams else max(budget, self._config.max_prefill_tokens)
 
     def _admit(self, plan: _Plan) -> None:
         while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:
