@@ -154,7 +154,8 @@ def baseline_rate(
 async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Interleave turns of both and return the result."""
     weights = resolve(ModelSourceConfig(model="smollm2")).path
-    async with server(arguments.dtype, arguments.set) as address, AsyncClient(address) as client:
+    settings = ["runner.quantization=none", *arguments.set]  # the baseline has no int8
+    async with server(arguments.dtype, settings) as address, AsyncClient(address) as client:
         texts = [
             QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
             for number in range(arguments.streams)

@@ -6,6 +6,7 @@ import pytest
 
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sampling import SamplingParams
+from hocket.server.errors import StartupError
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.loading import LoadedModel, load_model
 from numerics.generation import write
@@ -23,20 +24,29 @@ CHUNKS = {
 }
 
 
-def _load(path: Path, dtype: str) -> LoadedModel:
-    return load_model(
-        ModelSourceConfig(model=str(path)), RunnerConfig(dtype=dtype), lambda *_: None
-    )
+WAYS = {
+    "torch": RunnerConfig(dtype="bfloat16", kernels="torch"),
+    "kernels": RunnerConfig(kernels="native", quantization="none"),
+    "int8": RunnerConfig(kernels="native", quantization="int8"),
+}
+
+
+def _load(path: Path, config: RunnerConfig) -> LoadedModel:
+    return load_model(ModelSourceConfig(model=str(path)), config, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def exact(smollm2_path: Path) -> LoadedModel:
-    return _load(smollm2_path, "float32")
+    return _load(smollm2_path, RunnerConfig(dtype="float32"))
 
 
-@pytest.fixture(scope="module")
-def coarse(smollm2_path: Path) -> LoadedModel:
-    return _load(smollm2_path, "bfloat16")
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS)
+def coarse(request, smollm2_path: Path) -> LoadedModel:
+    """The ways to compute in less than float32, as far as this machine can."""
+    try:
+        return _load(smollm2_path, request.param)
+    except StartupError as error:
+        pytest.skip(str(error))
 
 
 def _spread(prompts: dict[str, list[int]]) -> dict[str, int]:
@@ -58,8 +68,8 @@ def test_company_and_chunks_change_no_token(exact, engine):
 
 
 @pytest.mark.parametrize("engine", (COMPANIES | CHUNKS).values(), ids=COMPANIES | CHUNKS)
-def test_company_and_chunks_change_no_logprob_in_bfloat16(coarse, engine):
-    """Rows are computed by themselves in bfloat16, too: no tolerance."""
+def test_company_and_chunks_change_no_logprob(coarse, engine):
+    """Rows are computed by themselves in bfloat16 and int8, too: no tolerance."""
     prompts = dict(list(ask(coarse).items())[:6])
     sampling = SamplingParams(logprobs=1)
     together = write(coarse.runner, prompts, max_tokens=32, sampling=sampling)
