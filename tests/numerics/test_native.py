@@ -1,6 +1,9 @@
 """The kernels compute what torch computes, and each row by itself."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -122,3 +125,16 @@ def test_the_number_of_threads_changes_no_bit(threads, library):
     runner = _runner("gemma3", library, "int8", num_threads=threads)
     other = write(runner, prompts, max_tokens=20, sampling=sampling)
     assert other.logprobs == two.logprobs
+
+
+def test_fewer_threads_than_asked_for_are_enough(library):
+    """Where OpenMP is limited from outside, nobody waits for a thread that never comes."""
+    case = f"{__file__}::test_preemption_changes_no_bit[bfloat16-64]"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", case],
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},  # noqa: TID251 - passed on
+        capture_output=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout.decode()[-500:]

@@ -388,7 +388,7 @@ class Started(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the input."""
     cached_tokens: _builtins.int
-    """Of these, how many are taken from the prefix cache."""
+    """Of these, how many are taken from the prefix cache. This version has none: always 0."""
     seed: _builtins.int
     """The seed that repeats this text."""
     model: _builtins.str

@@ -232,19 +232,25 @@ extern "C" {
 
 // Computes hidden states into step.x and the cache.
 void hocket_forward(const hocket::Model* model, const hocket::Step* step) {
-  hocket::Team team(model->num_threads);
+  hocket::Team team;
 #pragma omp parallel num_threads(model->num_threads)
-  hocket::Pass(*model, *step, team).run();
+  {
+#pragma omp single
+    team.assemble(omp_get_num_threads());
+    hocket::Pass(*model, *step, team).run();
+  }
 }
 
 // Logits [count][head.out] of some rows of x. `values`, `scales`, `offsets`: room for `count` rows.
 void hocket_logits(const hocket::Model* model, const float* x, const int32_t* rows, int32_t count,
                    void* values, float* scales, int32_t* offsets, float* logits) {
   using namespace hocket;
-  Team team(model->num_threads);
+  Team team;
   const Linear& head = model->head;
 #pragma omp parallel num_threads(model->num_threads)
   {
+#pragma omp single
+    team.assemble(omp_get_num_threads());
     team.each(count, 4, 1, [&](int first, int last) {
       alignas(64) float line[16384];
       for (int i = first; i < last; ++i) {

@@ -13,7 +13,9 @@ namespace hocket {
 
 class Team {
  public:
-  explicit Team(int size) : size_(size) {}
+  // Says how many threads there are; by one thread, before any of them works. OpenMP may have given
+  // fewer than were asked for, and nobody may wait for one that never comes.
+  void assemble(int size) { size_ = size; }
 
   // Calls work(first, last) for portions of [0, count), in multiples of `grain` and smaller
   // towards the end; returns when all of it is done by all threads.
@@ -52,7 +54,7 @@ class Team {
     }
   }
 
-  const int size_;
+  int size_ = 1;
   alignas(64) std::atomic<int> next_{0};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> turn_{0};
