@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUBS := proto/hocket/v1
+KERNELS := server/hocket/server/model/native/source
 
 # Pins apply to build environments too, so that an install today and one next year agree.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -45,11 +46,13 @@ proto-check: $(VENV)/.dev
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/clang-format -i $(KERNELS)/*.h $(KERNELS)/*.cpp
 
 lint: $(VENV)/.dev proto-check ## Style, layers, contract
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run --Werror $(KERNELS)/*.h $(KERNELS)/*.cpp
 	@$(BIN)/python tools/docs_tables.py --check
 
 type: $(VENV)/.dev ## Types, strictly

@@ -87,6 +87,8 @@ def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Rep
     # Its threads otherwise spin for milliseconds after each product, on cores that the loop and the
     # callers want. Their runtime reads this once, when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # noqa: TID251 - set for a library, not read
+    # Large tensors then lie in huge pages, where the system allows it.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # noqa: TID251 - the same
     from hocket.server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds
 
     return load_model(source, runner, report)

@@ -10,6 +10,7 @@ from torch import Tensor
 from hocket.server.engine.batch import Batch
 from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
 from hocket.server.model.kv_cache import KVCache
+from hocket.server.model.native.arena import Arena
 from hocket.server.model.native.library import (
     LayerStruct,
     Library,
@@ -64,6 +65,7 @@ class NativeDecoder:
         self._checkpoint = checkpoint
         self._is_int8 = is_int8
         self._kept: list[object] = [cache]
+        self._arena = Arena()
         self.parameters = 0
         rotations = {
             is_local: self._keep(_rotation(config, max_positions, is_local=is_local))
@@ -177,7 +179,9 @@ class NativeDecoder:
     def _linear_of(
         self, weight: Tensor, bias: Tensor | None = None, *, is_gated: bool = False
     ) -> ctypes.Structure:
-        packed = PackedLinear(weight, bias, is_int8=self._is_int8, is_gated=is_gated)
+        packed = PackedLinear(
+            weight, bias, arena=self._arena, is_int8=self._is_int8, is_gated=is_gated
+        )
         self._kept.append(packed)
         return packed.struct
 

@@ -1,12 +1,14 @@
-"""Weights in the form that the kernels read; see `source/linear.h`. Engine thread, at load."""
+"""Weights in the form that the kernels read; see `source/dot.h`. Engine thread, at load."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hocket.server.model.native.arena import Arena
 from hocket.server.model.native.library import LinearStruct
 
 LANES = 16  # output channels of a tile
+_PANEL = 4  # tiles that lie side by side
 GROUP = 64  # inputs that share a scale in int8
 _INT8_MOST = 127
 _INT8_OFFSET = 128
@@ -20,13 +22,20 @@ class PackedLinear:
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, *, is_int8: bool, is_gated: bool = False
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        arena: Arena,
+        is_int8: bool,
+        is_gated: bool = False,
     ) -> None:
         """Pack weights.
 
         Args:
             weight: `[out_features, in_features]`; `in_features` a multiple of 64.
             bias: `[out_features]` or None.
+            arena: Where they are put.
             is_int8: Round weights to int8, with a scale for each `GROUP` inputs of an output.
             is_gated: The first half of the outputs gates the second: their tiles alternate.
         """
@@ -44,10 +53,10 @@ class PackedLinear:
             scales = (groups.abs().amax(-1) / _INT8_MOST).clamp_min(1e-12).to(torch.bfloat16)
             whole = (groups / scales.float()[..., None]).round_().clamp_(-_INT8_MOST, _INT8_MOST)
             whole = (whole + _INT8_OFFSET).to(torch.uint8).view(rows, inputs)
-            self._weight = _tiles(whole, inputs_together=4)
-            self._scales = scales.view(rows // LANES, LANES, -1).transpose(1, 2).contiguous()
+            self._weight = arena.place(_panels(whole, inputs_together=4))
+            self._scales = arena.place(_panels(scales, inputs_together=1))
         else:
-            self._weight = _tiles(weight.to(torch.bfloat16), inputs_together=2)
+            self._weight = arena.place(_panels(weight.to(torch.bfloat16), inputs_together=2))
         self.struct = LinearStruct(
             in_features=inputs,
             out_features=rows,
@@ -64,8 +73,11 @@ def _alternate(part: Tensor) -> Tensor:
     return halves.transpose(0, 1).reshape(part.shape)
 
 
-def _tiles(weight: Tensor, *, inputs_together: int) -> Tensor:
-    """Return `[out/16, in/n, 16, n]` for `[out, in]`."""
-    rows, inputs = weight.shape
-    tiles = weight.view(rows // LANES, LANES, inputs // inputs_together, inputs_together)
-    return tiles.permute(0, 2, 1, 3).contiguous()
+def _panels(weight: Tensor, *, inputs_together: int) -> Tensor:
+    """Return `[out, in]` as panels one after the other, each `[in/n, tiles, 16, n]`, flat.
+
+    A panel has `_PANEL` tiles; the last one may have fewer.
+    """
+    tiles = weight.view(-1, LANES, weight.shape[1] // inputs_together, inputs_together)
+    panels = [panel.permute(2, 0, 1, 3).flatten() for panel in tiles.split(_PANEL)]
+    return torch.cat(panels)

@@ -63,7 +63,7 @@ struct Step {
 
 namespace {
 
-constexpr int kTiles = 4;  // of output channels that a thread takes at once
+constexpr int kTiles = 4;  // a panel: what a thread takes at once
 
 class Pass {
  public:
@@ -233,7 +233,7 @@ extern "C" {
 // Computes hidden states into step.x and the cache.
 void hocket_forward(const hocket::Model* model, const hocket::Step* step) {
   hocket::Team team;
-#pragma omp parallel num_threads(model->num_threads)
+#pragma omp parallel num_threads(std::min(model->num_threads, hocket::kMostThreads))
   {
 #pragma omp single
     team.assemble(omp_get_num_threads());
@@ -247,7 +247,7 @@ void hocket_logits(const hocket::Model* model, const float* x, const int32_t* ro
   using namespace hocket;
   Team team;
   const Linear& head = model->head;
-#pragma omp parallel num_threads(model->num_threads)
+#pragma omp parallel num_threads(std::min(model->num_threads, hocket::kMostThreads))
   {
 #pragma omp single
     team.assemble(omp_get_num_threads());

@@ -1,119 +1,29 @@
-// Matrix products with packed constant weights, for bfloat16 and for int8.
-//
-// Weights lie in tiles of 16 output channels: bfloat16 as [N/16][K/2][16][2], int8 as
-// [N/16][K/4][16][4], so that one vector holds what 16 channels need of a few inputs. An output is
-// summed by one accumulator over k in order, whatever the blocking: a row's result depends neither
-// on how many rows stand beside it nor on the number of threads.
+// Matrix products with packed constant weights, for bfloat16 and for int8; see `dot.h`.
 #pragma once
 
 #include <algorithm>
 
+#include "dot.h"
 #include "simd.h"
 
 namespace hocket {
-
-constexpr int kGroup = 64;  // inputs of an output, or of a row, that share a scale in int8
 
 enum class Epilogue : int32_t { kStore = 0, kAdd = 1, kSilu = 2, kGelu = 3 };
 
 // One linear layer. For the gated epilogues the tiles of gate and up alternate.
 struct Linear {
-  int32_t in, out;  // padded to whole vectors
+  int32_t in, out;  // padded to whole groups, and to whole tiles
   int32_t is_int8;
   int32_t reserved;
-  const void* weights;  // packed; int8 is stored with 128 added
-  const bf16* scales;   // [out/16][in / kGroup][16], int8 alone
+  const void* weights;  // panels, all of 4 tiles but the last
+  const bf16* scales;   // for each panel [in / kGroup][tiles][16], int8 alone
   const float* bias;    // [out] or null
-};
-
-// Rows of activations, as `write_row` leaves them.
-struct Rows {
-  int32_t count;
-  int32_t stride;          // elements between rows
-  const void* values;      // int8 or bf16
-  const float* scales;     // [count][in / kGroup], int8 alone
-  const int32_t* offsets;  // [count][in / kGroup], minus 128 times the group's sum, int8 alone
 };
 
 namespace detail {
 
-constexpr size_t kAhead = 1024;  // bytes of weights that are fetched before they are used
-constexpr int kMostRows = 6;     // with 4 tiles: 24 accumulators, 4 weights, an input
-
-template <int R, int T>
-inline void dot_bf16(const bf16* w, int tile, const bf16* x, int stride, int k, size_t ahead,
-                     __m512 (&result)[R][T]) {
-  __m512 acc[R][T];
-  HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
-    for (int t = 0; t < T; ++t) acc[r][t] = _mm512_setzero_ps();
-  const int pairs = k / 2;
-  const size_t tile_size = static_cast<size_t>(pairs) * 32;
-  const bf16* base = w + tile * tile_size;
-  for (int p = 0; p < pairs; ++p) {
-    __m512bh weight[T];
-    HOCKET_UNROLL for (int t = 0; t < T; ++t) {
-      const bf16* at = base + t * tile_size + static_cast<size_t>(p) * 32;
-      weight[t] = (__m512bh)_mm512_loadu_si512(at);
-      _mm_prefetch(reinterpret_cast<const char*>(at) + ahead, _MM_HINT_T0);
-    }
-    HOCKET_UNROLL for (int r = 0; r < R; ++r) {
-      int32_t two;
-      __builtin_memcpy(&two, x + static_cast<size_t>(r) * stride + 2 * p, sizeof two);
-      __m512bh input = (__m512bh)_mm512_set1_epi32(two);
-      HOCKET_UNROLL for (int t = 0; t < T; ++t)
-        acc[r][t] = _mm512_dpbf16_ps(acc[r][t], weight[t], input);
-    }
-  }
-  HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
-    for (int t = 0; t < T; ++t) result[r][t] = acc[r][t];
-}
-
-// Inputs have a scale and an offset for each group; sums are exact within a group.
-template <int R, int T>
-inline void dot_int8(const uint8_t* w, const bf16* scales, int tile, const Rows& rows, int row,
-                     int k, size_t ahead, __m512 (&result)[R][T]) {
-  __m512 total[R][T];
-  HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
-    for (int t = 0; t < T; ++t) total[r][t] = _mm512_setzero_ps();
-  const int groups = k / kGroup;
-  const size_t tile_size = static_cast<size_t>(k) * 16;
-  const uint8_t* base = w + tile * tile_size;
-  const int8_t* x =
-      static_cast<const int8_t*>(rows.values) + static_cast<size_t>(row) * rows.stride;
-  for (int g = 0; g < groups; ++g) {
-    __m512i acc[R][T];
-    HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
-      for (int t = 0; t < T; ++t)
-        acc[r][t] = _mm512_set1_epi32(rows.offsets[(row + r) * groups + g]);
-    for (int q = 0; q < kGroup / 4; ++q) {
-      __m512i weight[T];
-      HOCKET_UNROLL for (int t = 0; t < T; ++t) {
-        const uint8_t* at = base + t * tile_size + static_cast<size_t>(g * (kGroup / 4) + q) * 64;
-        weight[t] = _mm512_loadu_si512(at);
-        _mm_prefetch(reinterpret_cast<const char*>(at) + ahead, _MM_HINT_T0);
-      }
-      HOCKET_UNROLL for (int r = 0; r < R; ++r) {
-        int32_t four;
-        __builtin_memcpy(&four, x + static_cast<size_t>(r) * rows.stride + g * kGroup + 4 * q,
-                         sizeof four);
-        const __m512i input = _mm512_set1_epi32(four);
-        HOCKET_UNROLL for (int t = 0; t < T; ++t)
-          acc[r][t] = _mm512_dpbusd_epi32(acc[r][t], weight[t], input);
-      }
-    }
-    __m512 weight_scale[T];
-    HOCKET_UNROLL for (int t = 0; t < T; ++t)
-      weight_scale[t] = load(scales + static_cast<size_t>((tile + t) * groups + g) * 16);
-    HOCKET_UNROLL for (int r = 0; r < R; ++r) {
-      const __m512 scale = _mm512_set1_ps(rows.scales[(row + r) * groups + g]);
-      HOCKET_UNROLL for (int t = 0; t < T; ++t)
-        total[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][t]),
-                                      _mm512_mul_ps(scale, weight_scale[t]), total[r][t]);
-    }
-  }
-  HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
-    for (int t = 0; t < T; ++t) result[r][t] = total[r][t];
-}
+constexpr int kPanel = 4;     // tiles
+constexpr int kTallest = 48;  // rows whose sums are kept at once
 
 inline __m512 activate(__m512 gate, Epilogue kind) {
   const __m512 one = _mm512_set1_ps(1.0f);
@@ -130,76 +40,61 @@ inline __m512 activate(__m512 gate, Epilogue kind) {
   return _mm512_mul_ps(gate, sigmoid);
 }
 
-template <int R, int T>
-inline void finish(const Linear& layer, int row, int tile, __m512 (&value)[R][T], Epilogue kind,
-                   float* out, int out_stride) {
-  HOCKET_UNROLL for (int r = 0; r < R; ++r) {
-    float* line = out + static_cast<size_t>(row + r) * out_stride;
-    if (layer.bias) HOCKET_UNROLL
-      for (int t = 0; t < T; ++t)
-        value[r][t] = _mm512_add_ps(value[r][t], load(layer.bias + (tile + t) * 16));
-    if constexpr (T >= 2) {
-      if (kind == Epilogue::kSilu || kind == Epilogue::kGelu) {
-        HOCKET_UNROLL for (int t = 0; t + 1 < T; t += 2)
-          store(line + (tile + t) / 2 * 16,
-                _mm512_mul_ps(activate(value[r][t], kind), value[r][t + 1]));
-        continue;
-      }
-    }
-    HOCKET_UNROLL for (int t = 0; t < T; ++t) {
-      float* at = line + (tile + t) * 16;
-      store(at, kind == Epilogue::kAdd ? _mm512_add_ps(load(at), value[r][t]) : value[r][t]);
+// What comes of one row's sums for T tiles.
+template <int T>
+inline void finish(const Linear& layer, int tile, const float* totals, Epilogue kind, float* line) {
+  __m512 value[T];
+  HOCKET_UNROLL for (int t = 0; t < T; ++t) {
+    value[t] = load(totals + t * 16);
+    if (layer.bias) value[t] = _mm512_add_ps(value[t], load(layer.bias + (tile + t) * 16));
+  }
+  if constexpr (T >= 2) {
+    if (kind == Epilogue::kSilu || kind == Epilogue::kGelu) {
+      HOCKET_UNROLL for (int t = 0; t < T; t += 2)
+        store(line + (tile + t) / 2 * 16, _mm512_mul_ps(activate(value[t], kind), value[t + 1]));
+      return;
     }
   }
-}
-
-template <int R, int T>
-inline void block(const Linear& layer, const Rows& rows, int row, int tile, size_t ahead,
-                  Epilogue kind, float* out, int out_stride) {
-  __m512 value[R][T];
-  if (layer.is_int8) {
-    dot_int8<R, T>(static_cast<const uint8_t*>(layer.weights), layer.scales, tile, rows, row,
-                   layer.in, ahead, value);
-  } else {
-    const auto* x = static_cast<const bf16*>(rows.values) + static_cast<size_t>(row) * rows.stride;
-    dot_bf16<R, T>(static_cast<const bf16*>(layer.weights), tile, x, rows.stride, layer.in, ahead,
-                   value);
+  HOCKET_UNROLL for (int t = 0; t < T; ++t) {
+    float* at = line + (tile + t) * 16;
+    store(at, kind == Epilogue::kAdd ? _mm512_add_ps(load(at), value[t]) : value[t]);
   }
-  finish<R, T>(layer, row, tile, value, kind, out, out_stride);
 }
 
+// T tiles of one panel for rows [top, top + count), in blocks of nearly equal height.
 template <int T>
-inline void rows_block(int count, const Linear& layer, const Rows& rows, int row, int tile,
-                       size_t ahead, Epilogue kind, float* out, int out_stride) {
-  switch (count) {
-    case 6:
-      return block<6, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-    case 5:
-      return block<5, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-    case 4:
-      return block<4, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-    case 3:
-      return block<3, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-    case 2:
-      return block<2, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-    default:
-      return block<1, T>(layer, rows, row, tile, ahead, kind, out, out_stride);
-  }
-}
+inline void column(const Linear& layer, const Rows& rows, int top, int count, int tile,
+                   Epilogue kind, float* out, int out_stride) {
+  const int panel = tile / kPanel * kPanel, width = std::min(kPanel, layer.out / 16 - panel);
+  const int vectors = kGroup / (layer.is_int8 ? 4 : 2), groups = layer.in / kGroup;
+  const size_t tile_bytes = static_cast<size_t>(groups) * vectors * 64;
+  const int blocks = (count + kMostRows - 1) / kMostRows;
+  alignas(64) float totals[kTallest * T * 16];
+  for (int i = 0; i < count * T; ++i) store(totals + i * 16, _mm512_setzero_ps());
 
-// All rows against T tiles, in blocks of nearly equal height.
-template <int T>
-inline void column(const Linear& layer, const Rows& rows, int tile, Epilogue kind, float* out,
-                   int out_stride) {
-  const int blocks = (rows.count + kMostRows - 1) / kMostRows;
-  for (int b = 0, row = 0; b < blocks; ++b) {
-    const int height = (rows.count - row + blocks - b - 1) / (blocks - b);
-    // The last block of several fetches the tiles that come next; a single one its own.
-    const size_t next = static_cast<size_t>(layer.in) * 16 * T * (layer.is_int8 ? 1 : 2);
-    rows_block<T>(height, layer, rows, row, tile, blocks > 1 && b + 1 == blocks ? next : kAhead,
-                  kind, out, out_stride);
-    row += height;
+  Tiles tiles;
+  tiles.width = width * 64;
+  tiles.weights =
+      static_cast<const char*>(layer.weights) + panel * tile_bytes + (tile - panel) * 64;
+  tiles.scales = layer.scales + (static_cast<size_t>(panel) * groups + tile - panel) * 16;
+  for (int group = 0; group < groups; ++group) {
+    const size_t bytes = vectors * tiles.width;
+    for (int b = 0, row = 0; b < blocks; ++b) {
+      const int height = (count - row + blocks - b - 1) / (blocks - b);
+      // Few rows wait for memory, which sees best what they want from the order they read it in.
+      // Many fetch the next group, each block its part.
+      const bool is_own = blocks < 3 && b == 0, is_none = blocks < 3 && b == 1;
+      tiles.next = is_own ? nullptr : tiles.weights + (is_none ? 0 : bytes + bytes / blocks * b);
+      tiles.step = is_none ? 0 : tiles.width / blocks;
+      dot<T>(height, layer.is_int8, tiles, rows, top + row, group, totals + row * T * 16);
+      row += height;
+    }
+    tiles.weights += bytes;
+    tiles.scales += width * 16;
   }
+  for (int row = 0; row < count; ++row)
+    finish<T>(layer, tile, totals + row * T * 16, kind,
+              out + static_cast<size_t>(top + row) * out_stride);
 }
 
 }  // namespace detail
@@ -207,12 +102,21 @@ inline void column(const Linear& layer, const Rows& rows, int tile, Epilogue kin
 // Computes the tiles [first, last) of 16 output channels for all rows.
 inline void linear(const Linear& layer, const Rows& rows, int first, int last, Epilogue kind,
                    float* out, int out_stride) {
-  int tile = first;
-  // Groups of int8 need a second set of accumulators: blocks of many rows are two tiles wide.
-  if (!layer.is_int8 || rows.count <= 3)
-    for (; tile + 4 <= last; tile += 4) detail::column<4>(layer, rows, tile, kind, out, out_stride);
-  for (; tile + 2 <= last; tile += 2) detail::column<2>(layer, rows, tile, kind, out, out_stride);
-  for (; tile < last; ++tile) detail::column<1>(layer, rows, tile, kind, out, out_stride);
+  for (int tile = first; tile < last;) {
+    const int left = std::min(last, tile / detail::kPanel * detail::kPanel + detail::kPanel) - tile;
+    const auto columns = [&](auto width) {
+      for (int top = 0; top < rows.count; top += detail::kTallest)
+        detail::column<width>(layer, rows, top, std::min(detail::kTallest, rows.count - top), tile,
+                              kind, out, out_stride);
+      tile += width;
+    };
+    if (left >= 4)
+      columns(std::integral_constant<int, 4>{});
+    else if (left >= 2)
+      columns(std::integral_constant<int, 2>{});
+    else
+      columns(std::integral_constant<int, 1>{});
+  }
 }
 
 }  // namespace hocket

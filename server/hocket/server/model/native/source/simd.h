@@ -3,12 +3,41 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 // Loops over registers: only unrolled can their arrays be registers.
 #define HOCKET_UNROLL _Pragma("GCC unroll 16")
+#define HOCKET_INLINED __attribute__((always_inline))
+#define HOCKET_INLINE HOCKET_INLINED inline
 
 namespace hocket {
+
+namespace detail {
+
+template <class Body, int... I>
+HOCKET_INLINE void each_of(const Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+
+}  // namespace detail
+
+// Calls body(0) to body(N - 1) with constants.
+template <int N, class Body>
+HOCKET_INLINE void each(const Body& body) {
+  detail::each_of(body, std::make_integer_sequence<int, N>{});
+}
+
+// Calls body(count) with a constant; count is in [1, N].
+template <int N, class Body>
+HOCKET_INLINE void with_count(int count, const Body& body) {
+  if constexpr (N == 1)
+    body(std::integral_constant<int, 1>{});
+  else
+    count == N ? body(std::integral_constant<int, N>{}) : with_count<N - 1>(count, body);
+}
 
 using bf16 = uint16_t;
 
