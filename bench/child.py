@@ -12,20 +12,19 @@ Ask = Callable[[Mapping[str, object]], dict[str, Any]]
 
 @contextlib.contextmanager
 def child(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
 ) -> Iterator[Ask]:
     """Run a process until the block ends; yield how to ask it.
 
     Args:
         command: What to run. It writes a line once it is ready, then answers each line of its
             standard input with one, and leaves when that ends.
-        environment: In place of ours; ours if None.
 
     Raises:
         SystemExit: It leaves without an answer.
     """
     process = subprocess.Popen(
-        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:

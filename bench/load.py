@@ -17,13 +17,14 @@ import asyncio
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.command import deliver, origin, serving_parser
 from bench.prompts import Prompt, from_file, questions, tokens_of
-from bench.streams import follow
+from bench.streams import Stream, follow
 from bench.target import add_target_flags, connected
 from bench.workload import Workload, run
 from hocket.client import AsyncClient, GenerationOptions, Granularity
@@ -31,16 +32,40 @@ from hocket.client import AsyncClient, GenerationOptions, Granularity
 _PROMPTS = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """Streams that were begun together.
+
+    Attributes:
+        streams: In the order of their prompts; none of them failed.
+        seconds: From the first request sent to the last stream's end.
+        client_cpu_share: The client's share of one core during that time.
+    """
+
+    streams: tuple[Stream, ...]
+    seconds: float
+    client_cpu_share: float
+
+    @property
+    def tokens(self) -> int:
+        """Written by all streams."""
+        return sum(stream.tokens for stream in self.streams)
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn of a load: some streams, begun together.
+    """One turn of the load.
 
     Attributes:
         seconds: From the first request sent to the last stream's end.
         tokens: Written by all streams.
-        first_token: Median over the streams of the seconds to the first token.
-        first_sentence: Median of the seconds until a sentence was received; 0 where none is sent.
-        gaps: Seconds between the tokens of each stream; empty where whole sentences are sent.
+        first_token: Median over the streams of the server's time to the first token, in seconds.
+        first_sentence: Median of the time until a sentence was received, in seconds.
         client_cpu_share: The client's share of one core during the turn.
     """
 
@@ -48,7 +73,6 @@ class Turn:
     tokens: int
     first_token: float
     first_sentence: float
-    gaps: tuple[float, ...] = ()
     client_cpu_share: float
 
     @property
@@ -57,34 +81,43 @@ class Turn:
         return self.tokens / self.seconds
 
 
-async def load(
+async def burst(
     client: AsyncClient,
-    prompts: list[list[int]],
+    prompts: Sequence[list[int]],
     new_tokens: int,
     granularity: Granularity = Granularity.SENTENCE,
-) -> Turn:
+) -> Burst:
     """Send all prompts at once and wait for all streams.
 
     Raises:
         RuntimeError: A stream failed.
     """
     begun, used = time.perf_counter(), time.process_time()
-    done = await asyncio.gather(
-        *(
-            follow(client, fixed_length({"token_ids": prompt}, new_tokens, granularity))
-            for prompt in prompts
-        )
-    )
+    requests = [fixed_length({"token_ids": ids}, new_tokens, granularity) for ids in prompts]
+    streams = await asyncio.gather(*(follow(client, request) for request in requests))
     seconds = time.perf_counter() - begun
-    if failed := [stream.error for stream in done if stream.error]:
+    if failed := [stream.error for stream in streams if stream.error]:
         raise RuntimeError(f"{len(failed)} streams failed, the first with {failed[0]}")
-    return Turn(
+    return Burst(
+        streams=tuple(streams),
         seconds=seconds,
-        tokens=sum(stream.tokens for stream in done),
-        first_token=statistics.median(stream.first_token or 0.0 for stream in done),
-        first_sentence=statistics.median(stream.first_sentence or 0.0 for stream in done),
-        gaps=tuple(gap for stream in done for gap in stream.gaps),
         client_cpu_share=(time.process_time() - used) / seconds,
+    )
+
+
+async def load(client: AsyncClient, prompts: list[list[int]], new_tokens: int) -> Turn:
+    """Send all prompts at once, read whole sentences, and wait for all streams.
+
+    Raises:
+        RuntimeError: A stream failed.
+    """
+    done = await burst(client, prompts, new_tokens)
+    return Turn(
+        seconds=done.seconds,
+        tokens=done.tokens,
+        first_token=statistics.median(stream.first_token or 0.0 for stream in done.streams),
+        first_sentence=statistics.median(stream.first_sentence or 0.0 for stream in done.streams),
+        client_cpu_share=done.client_cpu_share,
     )
 
 
