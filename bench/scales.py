@@ -57,7 +57,7 @@ def rounded(weight: Tensor, group: int | None) -> Tensor:
         group: Inputs of an output that share a bfloat16 scale; None for all of them. The last group
             may be smaller.
     """
-    parts = weight.split(group or weight.shape[1], dim=1)
+    parts = torch.split(weight, group or weight.shape[1], dim=1)
     left = []
     for part in parts:
         largest = part.abs().amax(1, keepdim=True)

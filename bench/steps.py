@@ -54,7 +54,13 @@ class Side:
 
 
 def parts(steps: Sequence[Step]) -> dict[str, float]:
-    """Return the median milliseconds of each part."""
+    """Return the median milliseconds of each part.
+
+    Raises:
+        SystemExit: There are no steps, since the first streams ended before the last began.
+    """
+    if not steps:
+        raise SystemExit("no step wrote a token for each stream; give more --new-tokens")
     return {
         name: round(statistics.median(getattr(step, name) for step in steps) * 1e3, 3)
         for name in PARTS
