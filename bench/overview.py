@@ -37,9 +37,12 @@ _SHORT_TURNS = 4  # a turn of fewer streams is repeated until so many have run
 
 @dataclass(slots=True)
 class Tally:
-    """What the turns of one number of streams brought. Times are in seconds."""
+    """What the turns of one number of streams brought. Times are in seconds.
 
-    rates: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    `turns` holds what was read (`sentence` or `token`) with tokens per second.
+    """
+
+    turns: list[tuple[str, float]] = field(default_factory=list)
     first_tokens: list[float] = field(default_factory=list)
     first_sentences: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
@@ -49,13 +52,13 @@ class Tally:
     @property
     def rate(self) -> float:
         """Median tokens per second of all turns."""
-        return statistics.median(rate for rates in self.rates.values() for rate in rates)
+        return statistics.median(rate for _, rate in self.turns)
 
     def summary(self) -> dict[str, object]:
         """Return medians and percentiles."""
         return {
             "tokens_per_second": round(self.rate, 1),
-            "rates": {name: [round(rate, 1) for rate in all_] for name, all_ in self.rates.items()},
+            "turns": [[name, round(rate, 1)] for name, rate in self.turns],
             "ttft_ms": milliseconds(self.first_tokens),
             "ttfs_ms": milliseconds(self.first_sentences),
             "gap_ms": milliseconds(self.gaps),
@@ -77,7 +80,7 @@ async def turn(
         before = await asyncio.to_thread(serving.metrics)
         done = await burst(client, prompts, new_tokens, granularity)
         after = await asyncio.to_thread(serving.metrics)
-        tally.rates[granularity.value].append(done.rate)
+        tally.turns.append((granularity.value, done.rate))
         tally.client.append(done.client_cpu_share)
         tally.gaps += [gap for stream in done.streams for gap in stream.gaps]
         tally.first_sentences += [s.first_sentence for s in done.streams if s.first_sentence]
@@ -114,6 +117,21 @@ def decode_shares(steps: Sequence[dict[str, Any]], bound: Roofline, streams: int
         for step in steps
         if step["streams"] == streams and not step["prompt_tokens"]
     ]
+
+
+def front_costs(
+    served: Sequence[tuple[str, float]], engine: Sequence[dict[str, Any]]
+) -> dict[str, float]:
+    """Return which share of the engine's tokens per second the front costs, by what is read.
+
+    Args:
+        served: For each round what was read over gRPC, and tokens per second.
+        engine: For each round what the engine brought by itself.
+    """
+    costs: dict[str, list[float]] = defaultdict(list)
+    for (name, rate), job in zip(served, engine, strict=True):
+        costs[name].append(1 - rate / (job["tokens"] / job["seconds"]))
+    return {name: round(statistics.median(found), 3) for name, found in costs.items()}
 
 
 async def starts(settings: Sequence[str], count: int) -> list[float]:
@@ -183,7 +201,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "tokens_per_second": round(alone, 1),
             "decode_step_ms": _decode_milliseconds(engine, arguments.engine_streams),
             "decode_share_of_roofline": round(percentile(decode, 50), 3) if decode else None,
-            "front_cost": round(1 - served.rate / alone, 3) if served else None,
+            "front_cost": front_costs(served.turns, engine) if served else {},
         },
         "resident_mib": {"before": round(memory[0]), "after": round(memory[1])},
         "start_seconds": {
@@ -225,7 +243,9 @@ def main() -> None:
     """Run as a command."""
     parser = serving_parser(__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--engine-streams", type=int, default=32, help="of the engine alone")
+    parser.add_argument(
+        "--engine-streams", type=int, default=32, help="of the engine alone; at least 4"
+    )
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=4, help="even, so that both kinds have some")
     parser.add_argument("--starts", type=int, default=3, help="how often the server is started")

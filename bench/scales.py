@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bench.command import deliver, origin, parser
 from bench.models import Opened, open_checkpoint
@@ -57,13 +58,13 @@ def rounded(weight: Tensor, group: int | None) -> Tensor:
         group: Inputs of an output that share a bfloat16 scale; None for all of them. The last group
             may be smaller.
     """
-    parts = torch.split(weight, group or weight.shape[1], dim=1)
-    left = []
-    for part in parts:
-        largest = part.abs().amax(1, keepdim=True)
-        scale = (largest / _MOST).clamp_min(1e-12).to(torch.bfloat16).float()
-        left.append((part / scale).round().clamp(-_MOST, _MOST) * scale)
-    return torch.cat(left, dim=1)
+    outputs, inputs = weight.shape
+    together = group or inputs
+    groups = functional.pad(weight, (0, -inputs % together)).view(outputs, -1, together)
+    scales = (groups.abs().amax(-1, keepdim=True) / _MOST).clamp_min(1e-12)
+    scales = scales.to(torch.bfloat16).float()
+    whole = (groups / scales).round_().clamp_(-_MOST, _MOST)
+    return whole.mul_(scales).view(outputs, -1)[:, :inputs].contiguous()
 
 
 class Scores:
