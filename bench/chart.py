@@ -150,7 +150,7 @@ class Chart:
                 if not line.is_bound and (value := line.values[number]) is not None
             )
             for rank, (y, text, color) in enumerate(points):
-                is_at_floor = y + _LABEL > _HEIGHT - _BOTTOM
+                is_at_floor = y + _LABEL + 8 > _HEIGHT - _BOTTOM
                 if rank and (is_at_floor or y - points[rank - 1][0] < _APART):
                     continue
                 x = self._x(place) + (_ASIDE if rank else -_ASIDE)  # clear of a line that rises
