@@ -10,10 +10,10 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo proto proto-check format lint type test test-all bench docs ci clean
+.PHONY: help setup demo proto proto-check format lint type test test-all bench bench-steps bench-baseline docs ci clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 $(BIN)/python:
 	@echo "Creating $(VENV) ..."
@@ -64,8 +64,14 @@ test: $(VENV)/.dev ## The tests, without those marked slow
 test-all: $(VENV)/.dev ## Every test
 	@$(BIN)/python -m pytest
 
-bench: $(VENV)/.dev ## Tokens per second over gRPC against transformers, one request after the other
-	@$(BIN)/python bench/load.py
+bench: $(VENV)/.dev ## hocket alone, from 1 to 64 streams: speed, latencies, memory, share of the roofline
+	@$(BIN)/python -m bench.overview --output bench/results/hocket.json --chart bench/results/hocket.svg
+
+bench-steps: $(VENV)/.dev ## Where the time of a step goes, products by shape, perplexity by int8 scale
+	@$(BIN)/python -m bench.steps --with-products --with-scales --output bench/results/steps.json
+
+bench-baseline: $(VENV)/.dev ## Tokens per second over gRPC against transformers, one request after the other
+	@$(BIN)/python -m bench.baseline
 
 docs: $(VENV)/.dev ## Regenerate the tables in docs/
 	@$(BIN)/python tools/docs_tables.py

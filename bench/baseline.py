@@ -1,49 +1,86 @@
-"""The baseline of `load.py`: `transformers.generate`, one request after the other.
+"""Tokens per second of concurrent streams over gRPC, against `transformers.generate` one by one.
 
-A process of its own, so that its threads do not meet the server's. Reads one line of JSON for each
-turn from standard input (`{"prompts": [[token ids]], "new_tokens": 128}`) and answers with one line
-(`{"seconds": [...], "tokens": [[...]]}`), one entry for each prompt.
+    python -m bench.baseline [--streams 32] [--rounds 3] [--dtype bfloat16] [--output FILE]
+
+Same weights, same dtype, same prompts (about 115 tokens), same number of new tokens, greedy, end
+tokens ignored. Server, client and baseline share the machine; the turns are interleaved (A B A B
+...), so that only one of the two computes at a time. The figure is the ratio of the medians.
 """
 
-import json
+import argparse
+import asyncio
+import os
+import statistics
 import sys
-import time
-from pathlib import Path
+from dataclasses import asdict
 
-import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+from bench.child import Ask, child
+from bench.command import deliver, origin, serving_parser
+from bench.load import Turn, load
+from bench.machine import ROOT
+from bench.prompts import questions, tokens_of
+from bench.serving import server
+from hocket.client import AsyncClient
+from hocket.server.model.config import ModelSourceConfig
+from hocket.server.model.registry import resolve
 
 
-def main() -> None:
-    """Load the weights named by the arguments (file, dtype, threads) and answer turns."""
-    file, dtype, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=getattr(torch, dtype)
-    ).eval()
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        turn = json.loads(line)
-        seconds, tokens = [], []
-        for prompt in turn["prompts"]:
-            ids = torch.tensor([prompt])
-            begun = time.perf_counter()
-            with torch.inference_mode():
-                written = model.generate(
-                    ids,
-                    attention_mask=torch.ones_like(ids),
-                    do_sample=False,
-                    min_new_tokens=turn["new_tokens"],
-                    max_new_tokens=turn["new_tokens"],
-                    pad_token_id=0,
+def _rate(ask: Ask, prompts: list[list[int]], new_tokens: int) -> float:
+    """Run one turn of the baseline and return its tokens per second."""
+    answer = ask({"prompts": prompts, "new_tokens": new_tokens})
+    return float(sum(map(len, answer["tokens"])) / sum(answer["seconds"]))
+
+
+async def compare(arguments: argparse.Namespace) -> dict[str, object]:
+    """Interleave turns of both and return the result."""
+    weights = resolve(ModelSourceConfig(model="smollm2")).path
+    settings = ["runner.quantization=none", *arguments.set]  # the baseline has no int8
+    script = ROOT / "bench" / "transformers_peer.py"
+    command = [sys.executable, script, weights, arguments.dtype, str(os.cpu_count())]
+    async with server(arguments.dtype, settings) as address, AsyncClient(address) as client:
+        prompts = await tokens_of(client, questions(arguments.streams))
+        turns: list[Turn] = []
+        rates: list[float] = []
+        with child(command) as ask:
+            await load(client, prompts, 16)  # warms both up
+            _rate(ask, prompts[:1], 16)
+            for number in range(arguments.rounds):
+                turns.append(await load(client, prompts, arguments.new_tokens))
+                chosen = [prompts[(number * 2 + i) % len(prompts)] for i in range(2)]
+                rates.append(await asyncio.to_thread(_rate, ask, chosen, arguments.new_tokens))
+                print(
+                    f"round {number + 1}: hocket {turns[-1].rate:.0f} tok/s,"
+                    f" transformers {rates[-1]:.1f}",
+                    file=sys.stderr,
                 )
-            seconds.append(time.perf_counter() - begun)
-            tokens.append(written[0, len(prompt) :].tolist())
-        print(json.dumps({"seconds": seconds, "tokens": tokens}), flush=True)
+    ours, theirs = statistics.median(t.rate for t in turns), statistics.median(rates)
+    return {
+        **origin("bench.baseline", "torch", "transformers", "grpcio", "protobuf"),
+        "streams": arguments.streams,
+        "prompt_tokens": statistics.median(map(len, prompts)),
+        "new_tokens": arguments.new_tokens,
+        "dtype": arguments.dtype,
+        "ratio": round(ours / theirs, 2),
+        "hocket_tokens_per_second": round(ours, 1),
+        "transformers_tokens_per_second": round(theirs, 2),
+        "turns": [asdict(turn) | {"rate": round(turn.rate, 1)} for turn in turns],
+        "transformers_rates": [round(rate, 2) for rate in rates],
+    }
+
+
+def main() -> int:
+    """Run as a command; exit 1 if the ratio misses `--at-least`."""
+    parser = serving_parser(__doc__)
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--at-least", type=float, default=8.0, help="the ratio to reach")
+    arguments = parser.parse_args()
+    result = asyncio.run(compare(arguments))
+    deliver(result, arguments)
+    return 0 if float(str(result["ratio"])) >= arguments.at_least else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How much a long prompt widens the gaps between the tokens of running streams.
 
-    python bench/gap.py [--streams 8] [--prompt-tokens 2000] [--output FILE]
+    python -m bench.gap [--streams 8] [--prompt-tokens 2000] [--output FILE]
 
 Streams are read token by token over gRPC. In quiet rounds they run alone; in the others a long
 prompt arrives in their midst. The figure is the ratio of the 99th percentiles of the gaps between
@@ -10,15 +10,13 @@ tokens as the client sees them; quiet and disturbed rounds alternate.
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
-import sys
 import time
-from pathlib import Path
 
-from load import QUESTION, TOPICS, server
-from machine import description
-
+from bench.command import deliver, origin, serving_parser
+from bench.prompts import of_length, questions, tokens_of
+from bench.samples import percentile
+from bench.serving import server
 from hocket.client import AsyncClient, Delta, Granularity
 
 
@@ -54,53 +52,36 @@ async def _round(
     return [gap for stream in streams for gap in stream.result()]
 
 
-def _p99(gaps: list[float]) -> float:
-    return statistics.quantiles(gaps, n=100)[98]
-
-
 async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Alternate quiet and disturbed rounds and return the result."""
     async with server("auto", arguments.set) as address, AsyncClient(address) as client:
-        texts = [
-            QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
-            for number in range(arguments.streams)
-        ]
-        prompts = [[token.id for token in await client.tokenize(text)] for text in texts]
-        long = [token.id for token in await client.tokenize(" ".join(texts) * 8)]
-        long = long[: arguments.prompt_tokens]
+        prompts = await tokens_of(client, questions(arguments.streams))
+        long = of_length([token for prompt in prompts for token in prompt], arguments.prompt_tokens)
         await _round(client, prompts, None)  # warms it up
         quiet: list[float] = []
         disturbed: list[float] = []
         for _ in range(arguments.rounds):
-            quiet.append(_p99(await _round(client, prompts, None)))
-            disturbed.append(_p99(await _round(client, prompts, long)))
+            quiet.append(percentile(await _round(client, prompts, None), 99))
+            disturbed.append(percentile(await _round(client, prompts, long), 99))
     calm, widened = statistics.median(quiet), statistics.median(disturbed)
     return {
-        "command": " ".join(["python", "bench/gap.py", *sys.argv[1:]]),
+        **origin("bench.gap", "torch", "grpcio", "protobuf"),
         "streams": arguments.streams,
         "prompt_tokens": len(long),
         "ratio": round(widened / calm, 2),
         "quiet_p99_ms": [round(value * 1e3, 1) for value in quiet],
         "disturbed_p99_ms": [round(value * 1e3, 1) for value in disturbed],
-        "machine": description("torch", "grpcio", "protobuf"),
     }
 
 
 def main() -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving_parser(__doc__)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--prompt-tokens", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--set", action="append", default=[], help="a setting of the server")
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
     arguments = parser.parse_args()
-    text = json.dumps(asyncio.run(compare(arguments)), indent=2) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    print(text)
+    deliver(asyncio.run(compare(arguments)), arguments)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,60 @@
-"""Tokens per second of concurrent streams over gRPC, against `transformers.generate` one by one.
+"""A load for any hocket server, and how it bore it.
 
-    python bench/load.py [--streams 32] [--rounds 3] [--dtype bfloat16] [--output FILE]
+    python -m bench.load --streams 32 --duration 20
+    python -m bench.load --target host:50051 --tls --token-file key --rate 4 --requests 200
 
-Same weights, same dtype, same prompts (about 100 tokens), same number of new tokens, greedy, end
-tokens ignored. Server, client and baseline share the machine; the turns are interleaved (A B A B
-...), so that only one of the two computes at a time. The figure is the ratio of the medians.
+A closed loop keeps `--streams` requests in progress, each following on the last. An open loop sends
+`--rate` requests a second at random moments, whether or not those before have ended; its latencies
+count from the moment at which a request was meant to be sent, so that a server that holds up the
+sender is not let off. What was meant to be sent during the warm-up is not counted.
+
+By whole sentences (`--granularity sentence`) the time to the first sentence is measured; token by
+token (`--granularity token`) the gaps between tokens. Without `--target` a server is started.
 """
 
 import argparse
 import asyncio
-import contextlib
-import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from machine import description
+from bench.command import deliver, origin, serving_parser
+from bench.prompts import Prompt, from_file, questions, tokens_of
+from bench.streams import Stream, follow
+from bench.target import add_target_flags, connected
+from bench.workload import Workload, run
+from hocket.client import AsyncClient, GenerationOptions, Granularity
 
-from hocket.client import AsyncClient, Finished, Granularity, Sentence
-from hocket.server.model.config import ModelSourceConfig
-from hocket.server.model.registry import resolve
+_PROMPTS = 64
 
-HERE = Path(__file__).resolve().parent
-TOPICS = (
-    "lighthouses", "bicycles", "rain", "bread", "chess", "maps", "violins", "honey", "clocks",
-    "bridges", "owls", "glass", "tea", "volcanoes", "kites", "salt",
-)  # fmt: skip
-QUESTION = (
-    "You are asked to explain {topic} to a group of curious visitors who have never heard about"
-    " them. Begin with what everybody can see, go on with how it came to be, and say what is still"
-    " unknown. Use short sentences, give one example from daily life and one from history, avoid"
-    " lists, avoid numbers, and close with a question that the visitors could take home and think"
-    " about in the evening. This is request number {number} of the day, so please take care to"
-    " answer it freshly, in your own words, as if nobody had ever asked you before."
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """Streams that were begun together.
+
+    Attributes:
+        streams: In the order of their prompts; none of them failed.
+        seconds: From the first request sent to the last stream's end.
+        client_cpu_share: The client's share of one core during that time.
+    """
+
+    streams: tuple[Stream, ...]
+    seconds: float
+    client_cpu_share: float
+
+    @property
+    def tokens(self) -> int:
+        """Written by all streams."""
+        return sum(stream.tokens for stream in self.streams)
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,150 +81,166 @@ class Turn:
         return self.tokens / self.seconds
 
 
-async def _stream(
-    client: AsyncClient, prompt: list[int], new_tokens: int
-) -> tuple[int, float, float]:
-    begun, sentence = time.perf_counter(), None
-    async with client.stream(
-        token_ids=prompt, granularity=Granularity.SENTENCE, max_tokens=new_tokens,
-        min_tokens=new_tokens, ignore_eos=True,
-    ) as events:  # fmt: skip
-        async for event in events:
-            match event:
-                case Sentence():
-                    sentence = sentence or time.perf_counter() - begun
-                case Finished(usage=usage, timings=timings):
-                    return usage.completion_tokens, timings.first_token or 0.0, sentence or 0.0
-    raise RuntimeError("a stream ended without Finished")
+async def burst(
+    client: AsyncClient,
+    prompts: Sequence[list[int]],
+    new_tokens: int,
+    granularity: Granularity = Granularity.SENTENCE,
+) -> Burst:
+    """Send all prompts at once and wait for all streams.
 
-
-async def load(client: AsyncClient, prompts: list[list[int]], new_tokens: int) -> Turn:
-    """Send all prompts at once and wait for all streams."""
+    Raises:
+        RuntimeError: A stream failed.
+    """
     begun, used = time.perf_counter(), time.process_time()
-    done = await asyncio.gather(*(_stream(client, prompt, new_tokens) for prompt in prompts))
+    requests = [fixed_length({"token_ids": ids}, new_tokens, granularity) for ids in prompts]
+    streams = await asyncio.gather(*(follow(client, request) for request in requests))
     seconds = time.perf_counter() - begun
-    return Turn(
+    if failed := [stream.error for stream in streams if stream.error]:
+        raise RuntimeError(f"{len(failed)} streams failed, the first with {failed[0]}")
+    return Burst(
+        streams=tuple(streams),
         seconds=seconds,
-        tokens=sum(tokens for tokens, _, _ in done),
-        first_token=statistics.median(first for _, first, _ in done),
-        first_sentence=statistics.median(first for _, _, first in done),
         client_cpu_share=(time.process_time() - used) / seconds,
     )
 
 
-@contextlib.asynccontextmanager
-async def server(dtype: str, extra: list[str]) -> AsyncIterator[str]:
-    """Run a server on a free loopback port; yield its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "hocket.server", "--address", "127.0.0.1:0"]
-        command += ["--ready-file", str(ready), "--set", f"runner.dtype={dtype}"]
-        for setting in [
-            "metrics.enabled=false",
-            "log.level=warning",
-            "drain.delay_seconds=0",
-            *extra,
-        ]:
-            command += ["--set", setting]
-        process = subprocess.Popen(command)
-        try:
-            async with asyncio.timeout(600):
-                while not ready.exists():
-                    if process.poll() is not None:
-                        raise SystemExit(f"the server left with exit code {process.returncode}")
-                    await asyncio.sleep(0.05)
-            yield json.loads(ready.read_text())["address"]
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+async def load(client: AsyncClient, prompts: list[list[int]], new_tokens: int) -> Turn:
+    """Send all prompts at once, read whole sentences, and wait for all streams.
+
+    Raises:
+        RuntimeError: A stream failed.
+    """
+    done = await burst(client, prompts, new_tokens)
+    return Turn(
+        seconds=done.seconds,
+        tokens=done.tokens,
+        first_token=statistics.median(stream.first_token or 0.0 for stream in done.streams),
+        first_sentence=statistics.median(stream.first_sentence or 0.0 for stream in done.streams),
+        client_cpu_share=done.client_cpu_share,
+    )
 
 
-@contextlib.contextmanager
-def baseline(weights: Path, dtype: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run the baseline's process until the block ends."""
-    command = [sys.executable, str(HERE / "baseline.py"), str(weights), dtype, str(os.cpu_count())]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        if process.stdout is None or not process.stdout.readline():
-            raise SystemExit("the baseline did not start")
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def baseline_rate(
-    process: "subprocess.Popen[str]", prompts: list[list[int]], new_tokens: int
-) -> float:
-    """Run one turn of the baseline and return its tokens per second."""
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the baseline has no pipes")
-    process.stdin.write(json.dumps({"prompts": prompts, "new_tokens": new_tokens}) + "\n")
-    process.stdin.flush()
-    answer = json.loads(process.stdout.readline())
-    return sum(map(len, answer["tokens"])) / sum(answer["seconds"])
-
-
-async def compare(arguments: argparse.Namespace) -> dict[str, object]:
-    """Interleave turns of both and return the result."""
-    weights = resolve(ModelSourceConfig(model="smollm2")).path
-    settings = ["runner.quantization=none", *arguments.set]  # the baseline has no int8
-    async with server(arguments.dtype, settings) as address, AsyncClient(address) as client:
-        texts = [
-            QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
-            for number in range(arguments.streams)
-        ]
-        prompts = [[token.id for token in await client.tokenize(text)] for text in texts]
-        turns: list[Turn] = []
-        rates: list[float] = []
-        with baseline(weights, arguments.dtype) as process:
-            await load(client, prompts, 16)  # warms both up
-            baseline_rate(process, prompts[:1], 16)
-            for number in range(arguments.rounds):
-                turns.append(await load(client, prompts, arguments.new_tokens))
-                chosen = [prompts[(number * 2 + i) % len(prompts)] for i in range(2)]
-                rates.append(
-                    await asyncio.to_thread(baseline_rate, process, chosen, arguments.new_tokens)
-                )
-                print(
-                    f"round {number + 1}: hocket {turns[-1].rate:.0f} tok/s,"
-                    f" transformers {rates[-1]:.1f}",
-                    file=sys.stderr,
-                )
-    ours, theirs = statistics.median(t.rate for t in turns), statistics.median(rates)
+def fixed_length(
+    prompt: GenerationOptions, new_tokens: int, granularity: Granularity
+) -> GenerationOptions:
+    """Return a request that writes exactly so many tokens."""
     return {
-        "command": " ".join(["python", "bench/load.py", *sys.argv[1:]]),
-        "streams": arguments.streams,
-        "prompt_tokens": statistics.median(map(len, prompts)),
-        "new_tokens": arguments.new_tokens,
-        "dtype": arguments.dtype,
-        "ratio": round(ours / theirs, 2),
-        "hocket_tokens_per_second": round(ours, 1),
-        "transformers_tokens_per_second": round(theirs, 2),
-        "turns": [asdict(turn) | {"rate": round(turn.rate, 1)} for turn in turns],
-        "transformers_rates": [round(rate, 2) for rate in rates],
-        "machine": description("torch", "transformers", "grpcio", "protobuf"),
+        **prompt,
+        "granularity": granularity,
+        "max_tokens": new_tokens,
+        "min_tokens": new_tokens,
+        "ignore_eos": True,
     }
 
 
-def main() -> int:
-    """Run as a command; exit 1 if the ratio misses `--at-least`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+async def _requests(client: AsyncClient, arguments: argparse.Namespace) -> list[Prompt]:
+    """Return what is sent in turn."""
+    if arguments.prompts:
+        prompts = from_file(arguments.prompts)
+    else:
+        tokens = await tokens_of(client, questions(_PROMPTS), arguments.prompt_tokens)
+        prompts = [Prompt(options={"token_ids": ids}) for ids in tokens]
+    granularity = Granularity(arguments.granularity)
+    asked = []
+    for prompt in prompts:
+        length = prompt.options.get("max_tokens") or arguments.max_tokens
+        options = fixed_length(prompt.options, length, granularity)
+        if not arguments.ignore_eos:
+            options |= {"min_tokens": 0, "ignore_eos": False}
+        asked.append(Prompt(text=prompt.text, options=options))
+    return asked
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Send the load that the arguments describe and return what came of it."""
+    async with connected(arguments) as clients:
+        load_ = Workload(
+            requests=await _requests(clients[0], arguments),
+            streams=arguments.streams,
+            rate=arguments.rate,
+            seed=arguments.seed,
+            warm_up_seconds=arguments.warm_up,
+            seconds=arguments.duration,
+            count=arguments.requests,
+        )
+        outcome = await run(clients, load_)
+    return {
+        **origin("bench.load", "grpcio", "protobuf"),
+        "loop": "closed" if arguments.rate is None else "open",
+        "streams": arguments.streams,
+        "rate": arguments.rate,
+        "granularity": arguments.granularity,
+        "max_tokens": arguments.max_tokens,
+        **outcome.summary(),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return a result for people."""
+    counted = (
+        f"{result['requests']} requests in {result['seconds']:.1f} s:"
+        f" {result['tokens_per_second']:.0f} tokens/s, {result['requests_per_second']:.2f}"
+        f" requests/s; the client took {result['client_cpu_share']:.0%} of a core"
     )
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--at-least", type=float, default=8.0, help="the ratio to reach")
-    parser.add_argument("--set", action="append", default=[], help="a setting of the server")
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
-    arguments = parser.parse_args()
-    result = asyncio.run(compare(arguments))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({key: value for key, value in result.items() if key != "turns"}, indent=2))
-    return 0 if float(str(result["ratio"])) >= arguments.at_least else 1
+    lines = [
+        counted,
+        f"{'milliseconds':<24}{'p50':>10}{'p90':>10}{'p99':>10}",
+    ]
+    names = {
+        "ttft_ms": "first token",
+        "ttfs_ms": "first sentence",
+        "gap_ms": "between tokens",
+        "latency_ms": "whole request",
+    }
+    for key, name in names.items():
+        if found := result[key]:
+            lines.append(
+                f"{name:<24}" + "".join(f"{found[p]:>10.1f}" for p in ("p50", "p90", "p99"))
+            )
+    lines += [f"{count} requests failed: {status}" for status, count in result["errors"].items()]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = serving_parser(__doc__)
+    add_target_flags(parser)
+    loop = parser.add_argument_group("load").add_mutually_exclusive_group()
+    loop.add_argument("--streams", type=int, help="closed loop (default: 32 streams)")
+    loop.add_argument("--rate", type=float, help="open loop: requests a second")
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals (default: 0)")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="seconds (default: 3)")
+    parser.add_argument("--duration", type=float, help="seconds after it (default: 20)")
+    parser.add_argument("--requests", type=int, help="most requests after it")
+    prompts = parser.add_argument_group("prompts").add_mutually_exclusive_group()
+    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line, as JSON")
+    prompts.add_argument("--prompt-tokens", type=int, help="length of the built-in prompts")
+    parser.add_argument("--max-tokens", type=int, default=128, help="to write (default: 128)")
+    parser.add_argument(
+        "--ignore-eos",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write exactly --max-tokens (default: yes)",
+    )
+    parser.add_argument(
+        "--granularity", choices=[Granularity.TOKEN, Granularity.SENTENCE], default="sentence"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def main() -> int:
+    """Run as a command; exit 1 if a request failed."""
+    arguments = _parser().parse_args()
+    if arguments.rate is None and arguments.streams is None:
+        arguments.streams = 32
+    if arguments.duration is None and arguments.requests is None:
+        arguments.duration = 20.0
+    result = asyncio.run(measure(arguments))
+    deliver(result, arguments, is_printed=arguments.json)
+    if not arguments.json:
+        print(table(result))
+    return 1 if result["errors"] else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tokens per second over gRPC against OpenVINO GenAI in process, same weights, turn by turn.
 
-    python bench/peers.py [--streams 1 8 32] [--rounds 5] [--output FILE]
+    python -m bench.peers [--streams 1 8 32] [--rounds 5] [--output FILE]
 
 The peer has no server in front: it is given token ids and gives token ids, so the comparison is in
 its favour. It runs with float16 and with Q8_0 weights, both written from the same file that hocket
@@ -23,9 +23,11 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from load import QUESTION, TOPICS, load, server
-from machine import ROOT, description
 
+from bench.load import load
+from bench.machine import ROOT, description
+from bench.prompts import QUESTION, TOPICS
+from bench.serving import server
 from hocket.client import AsyncClient
 from hocket.server.model.config import ModelSourceConfig
 from hocket.server.model.registry import resolve
@@ -149,7 +151,7 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
             }
             print(streams, json.dumps(results[str(streams)]), file=sys.stderr, flush=True)
     return {
-        "command": " ".join(["python", "bench/peers.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", "bench.peers", *sys.argv[1:]]),
         "prompt_tokens": statistics.median(map(len, prompts)),
         "new_tokens": arguments.new_tokens,
         "peer": PINS[0],

@@ -1,6 +1,6 @@
 """What the streaming splitter costs, and how far it lags behind the text.
 
-    python bench/splitter.py
+    python -m bench.splitter
 
 Lag: characters received beyond a sentence's last visible one when it is handed out, character by
 character. Cost: microseconds for each character, whole texts and character by character.
@@ -12,8 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from machine import description
-
+from bench.command import deliver, origin, parser
 from hocket.server.text.pieces import PieceKind, SentenceMode, SentenceOptions
 from hocket.server.text.sentences import SentenceSplitter, split_text
 
@@ -61,9 +60,10 @@ def cost(
 
 def main() -> int:
     """Measure both modes and print them as JSON; exit 1 if a bound is missed."""
+    arguments = parser(__doc__).parse_args()
     rules = json.loads(RULES.read_text(encoding="utf-8"))
     prose = " ".join(rule["text"] for rule in rules)
-    result: dict[str, object] = {"machine": description()}
+    result: dict[str, object] = origin("bench.splitter")
     is_good = True
     for mode in SentenceMode:
         options = SentenceOptions(mode=mode)
@@ -90,7 +90,7 @@ def main() -> int:
     begun = time.perf_counter()
     split_text(megabyte, SentenceOptions())
     result["seconds_per_megabyte_without_a_period"] = round(time.perf_counter() - begun, 3)
-    print(json.dumps(result, indent=2))
+    deliver(result, arguments)
     return 0 if is_good else 1
 
 

@@ -1,0 +1,59 @@
+"""What all commands share: their arguments, and how a result leaves."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench.machine import description
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that every command takes.
+
+    Args:
+        about: The command's docstring.
+    """
+    made = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--output", type=Path, help="where to write the result as JSON")
+    return made
+
+
+def serving_parser(about: str | None) -> argparse.ArgumentParser:
+    """Return the same for a command that starts servers."""
+    made = parser(about)
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="a setting of the server; may be repeated",
+    )
+    return made
+
+
+def command_line(name: str) -> str:
+    """Return how this process was asked for.
+
+    Args:
+        name: Of the command, such as `bench.load`.
+    """
+    return " ".join(["python", "-m", name, *sys.argv[1:]])
+
+
+def origin(name: str, *packages: str) -> dict[str, object]:
+    """Return what makes a result repeatable: its command, the machine, versions, commit."""
+    return {"command": command_line(name), "machine": description(*packages)}
+
+
+def deliver(
+    result: dict[str, object], arguments: argparse.Namespace, *, is_printed: bool = True
+) -> None:
+    """Write a result to where the arguments say, and print it."""
+    text = json.dumps(result, indent=2) + "\n"
+    if arguments.output:
+        arguments.output.write_text(text, encoding="utf-8")
+    if is_printed:
+        print(text, end="")
