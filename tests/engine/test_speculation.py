@@ -117,7 +117,7 @@ def test_a_text_that_repeats_takes_few_steps():
     assert steps[0] == 90
     assert steps[4] < 20
     statistics = crank.statistics
-    assert statistics.accepted_tokens == statistics.draft_tokens == 90 - steps[4]
+    assert statistics.draft_tokens >= statistics.accepted_tokens == 90 - steps[4]
 
 
 @pytest.mark.parametrize(("count", "speculates"), [(1, True), (3, True), (4, False)])

@@ -14,6 +14,10 @@ from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sequence import Sequence
 
+# What one row more adds to a step of few rows: about 0.05 of it in int8, 0.1 in bfloat16. One
+# token more is worth the less, the more come of the step anyway.
+_ROW_COST = 0.08
+
 
 class Speculation:
     """Gives drafts to the sequences of a step."""
@@ -44,11 +48,12 @@ class Speculation:
         if len(running) > self._most_sequences or not all(s.is_decoding for s in running):
             return {}
         found: dict[Sequence, tuple[int, ...]] = {}
-        left = int(budget)
+        left, cost = int(budget), _ROW_COST * len(running)
         for sequence in chosen:
             if sequence.sampling.needs_counts:
                 continue  # each draft would have to be counted before the next token is drawn
-            drafts = sequence.drafts.propose(sequence.token_ids, self._most(sequence, left))
+            most = self._most(sequence, left)
+            drafts = sequence.drafts.propose(sequence.token_ids, most, cost)
             drafts = drafts[: self._room(sequence, len(drafts), len(running))]
             if drafts:
                 found[sequence] = drafts
