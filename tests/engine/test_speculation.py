@@ -129,7 +129,13 @@ def test_drafts_are_for_few_sequences(count, speculates):
 
 
 def test_nobody_speculates_while_a_prompt_is_read():
-    crank = Crank(DraftingRunner(), max_step_tokens=32, max_prefill_tokens=32, max_num_seqs=4)
+    crank = Crank(
+        DraftingRunner(),
+        max_step_tokens=32,
+        max_prefill_tokens=32,
+        max_num_seqs=4,
+        speculate_up_to=4,
+    )
     crank.step(submit("a", ROUND, ignore_eos=True))
     for _ in range(5):
         crank.step()
@@ -163,7 +169,7 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
     limits = ScriptedRunner(num_blocks=held + free, can_verify_drafts=True).limits
     pool = BlockPool(held + free)
     pool.extend(sequence.table, held)
-    speculation = Speculation(limits, EngineConfig(), pool)
+    speculation = Speculation(limits, EngineConfig(speculate_up_to=4), pool)
     for _ in range(6):
         chosen = speculation.choose([sequence] * running, [sequence], 96.0)
         drafts = chosen.get(sequence, ())
@@ -190,7 +196,10 @@ def test_a_fault_that_a_draft_brings_is_nobodys_failure():
 def test_any_history_of_commands_returns_to_rest(data):
     """And what was handed out is the beginning of what would have been written."""
     crank = Crank(
-        DraftingRunner(num_blocks=24, num_saved_blocks=6), max_num_seqs=3, max_step_tokens=16
+        DraftingRunner(num_blocks=24, num_saved_blocks=6),
+        max_num_seqs=3,
+        max_step_tokens=16,
+        speculate_up_to=3,
     )
     prompts: dict[str, str] = {}
     for _ in range(data.draw(st.integers(1, 40))):
