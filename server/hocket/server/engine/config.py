@@ -28,7 +28,7 @@ class EngineConfig:
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
-    speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 2
+    speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
 
     def __post_init__(self) -> None:
