@@ -149,7 +149,7 @@ def test_nobody_speculates_while_a_prompt_is_read():
 
 
 def test_where_rows_are_not_exact_nobody_speculates():
-    crank = Crank(ScriptedRunner(lambda _: b"abcabcabcabcabcabcabcabc"))
+    crank = Crank(ScriptedRunner(lambda _: b"abcabcabcabcabcabcabcabc"), speculate_up_to=4)
     crank.run(submit("a"))
     assert crank.statistics.draft_tokens == 0
 
@@ -184,7 +184,7 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
 def test_a_fault_that_a_draft_brings_is_nobodys_failure():
     """`RAI` is followed by the prompt's `SE` in the draft, though the text is another one."""
     runner = ScriptedRunner(lambda _: b"RAIN and RAIN and RAIN.", can_verify_drafts=True)
-    crank = Crank(runner)
+    crank = Crank(runner, speculate_up_to=4)
     crank.run(submit("a", "AISE"), submit("b", "AISE"))
     assert crank.faults
     assert [crank.text(name) for name in "ab"] == ["RAIN and RAIN and RAIN."] * 2
