@@ -76,16 +76,16 @@ def test_a_request_carries_counts_where_penalties_ask_for_them():
     penalised = sequence([1, 2, 2], 2, frequency_penalty=0.5)
     for num_computed in (2, 0):
         penalised.num_computed = num_computed
-        counts = penalised.slice(3 - num_computed).sample.counts
+        counts = penalised.slice(3 - num_computed).samples[0].counts
         assert list(counts.known_ids) == [1, 2]
         assert (list(counts.written_ids), list(counts.written_times)) == ([2], [1])
     penalised.token_ids.append(2)
     penalised.num_computed = 3
-    assert list(penalised.slice(1).sample.counts.written_times) == [2]
+    assert list(penalised.slice(1).samples[0].counts.written_times) == [2]
 
 
 def test_a_request_without_penalties_counts_nothing():
     """Its history may be long."""
     plain = sequence(Watched(1, 2, 3), 2)
-    assert plain.slice(3).sample.counts is None
+    assert plain.slice(3).samples[0].counts is None
     assert plain.token_ids.read == []

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hocket.server.engine.batch import Batch, SequenceSlice
+from hocket.server.engine.batch import Batch, SampleRequest, SequenceSlice
+from hocket.server.engine.sampling import SamplingParams
 from hocket.server.testing.scripted_runner import Broken, ScriptedRunner
 
 STALE = "holds another's token"
@@ -74,3 +75,38 @@ def test_a_batch_that_raises_leaves_nothing_but_numbers(runner):
     with pytest.raises(Broken):
         compute(runner, slice_of(b"NAN", [0], owner=1), slice_of(b"RAISE", [1], owner=2))
     assert compute(runner, slice_of(b"i", [0], owner=3)) == [None]
+
+
+def drafted(known: bytes, drafts: bytes) -> SequenceSlice:
+    """Return a sequence of the prompt `x` that knows these tokens and computes drafts beside."""
+    samples = tuple(
+        SampleRequest(
+            params=SamplingParams(), seed=0, position=1 + len(known) + at, prompt_length=1
+        )
+        for at in range(len(drafts) + 1)
+    )
+    return SequenceSlice(
+        sequence_id=0,
+        token_ids=b"x" + known + drafts,
+        start=0,
+        prompt_length=1,
+        block_table=[0, 1],
+        samples=samples,
+    )
+
+
+@pytest.mark.parametrize(
+    ("drafts", "drawn"),
+    [(b"", b"c"), (b"c", b"cd"), (b"cdef", b"cdefg"), (b"cdxf", b"cde"), (b"xdef", b"c")],
+)
+def test_tokens_are_drawn_as_far_as_drafts_are_right(drafts, drawn):
+    runner = ScriptedRunner(lambda _: b"abcdefgh", block_size=8, num_blocks=6)
+    (result,) = runner.execute(Batch((drafted(b"ab", drafts),))).results
+    assert bytes(token.token_id for token in result.tokens) == drawn
+
+
+def test_a_draft_that_is_no_number_fails_nobody():
+    runner = ScriptedRunner(lambda _: b"NABC", block_size=8, num_blocks=6)
+    (result,) = runner.execute(Batch((drafted(b"NA", b"N"),))).results
+    assert bytes(token.token_id for token in result.tokens) == b"B"
+    assert compute(runner, slice_of(b"i", [0], owner=2)) == [None]

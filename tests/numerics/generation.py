@@ -19,6 +19,7 @@ class Written:
         self.logprobs: dict[str, list[Logprobs]] = {}
         self.finished: dict[str, Finished] = {}
         self.preemptions = 0
+        self.draft_tokens = self.accepted_tokens = 0
 
 
 def write(
@@ -56,6 +57,8 @@ def write(
             if output.finished:
                 written.finished[output.request_id] = output.finished
         written.preemptions = outputs.statistics.preemptions
+        written.draft_tokens = outputs.statistics.draft_tokens
+        written.accepted_tokens = outputs.statistics.accepted_tokens
         step += 1
     assert outputs.statistics.blocks_used == outputs.statistics.saved_blocks == 0
     return written

@@ -68,6 +68,8 @@ def test_the_engines_snapshot_is_what_is_scraped():
         saved_blocks=4,
         prefill_tokens=123,
         decode_tokens=45,
+        draft_tokens=30,
+        accepted_tokens=20,
         preemptions=6,
     )
     found = samples(make(statistics))
@@ -81,6 +83,8 @@ def test_the_engines_snapshot_is_what_is_scraped():
         "hocket_prompt_tokens_total": 123,
         "hocket_completion_tokens_total": 45,
         "hocket_preemptions_total": 6,
+        "hocket_spec_decode_draft_tokens_total": 30,
+        "hocket_spec_decode_accepted_tokens_total": 20,
         "vllm:num_requests_running": 3,
         "vllm:num_requests_waiting": 2,
         "vllm:kv_cache_usage_perc": 0.25,

@@ -10,7 +10,7 @@ as one contiguous array.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hocket.server.engine.commands import Logprobs
@@ -30,6 +30,8 @@ class ModelLimits:
         num_saved_blocks: Blocks that the store beside them can keep.
         key_cost: What looking back at one token costs a token of a prompt, as a share of what it
             costs without looking back; 0 where that is not known.
+        can_verify_drafts: Whether written tokens come out bit for bit the same in one slice as one
+            by one, so that drafts change no text.
     """
 
     max_context_tokens: int
@@ -38,11 +40,12 @@ class ModelLimits:
     num_blocks: int
     num_saved_blocks: int = 0
     key_cost: float = 0.0
+    can_verify_drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
-    """Asks for the token after the last one of a slice.
+    """Asks for the token after one of a slice.
 
     Attributes:
         params: How it is drawn.
@@ -66,7 +69,8 @@ class SequenceSlice:
     """Consecutive tokens of one sequence, to be computed in one step.
 
     Tokens of the prompt are prefilled, those written are decoded: also where they are computed a
-    second time, after a preemption, so that they come out the same.
+    second time, after a preemption, so that they come out the same. The last ones may be drafts:
+    guesses at tokens that were not drawn yet.
 
     Attributes:
         sequence_id: Unique among all sequences of the process.
@@ -74,7 +78,8 @@ class SequenceSlice:
         start: Position of the first of them: what the cache holds of the sequence.
         prompt_length: Tokens of the sequence's prompt; those from this position on were written.
         block_table: The sequence's blocks in logical order; room for `start + len(token_ids)`.
-        sample: Asks for the next token; None in the middle of a prefill.
+        samples: Asks for the token after the last known one, and for one after each draft; empty
+            in the middle of a prefill.
         prompt_logprobs: Asks for the log probability of each of the sequence's tokens that follows
             one of `token_ids`, and that many likeliest beside it; None asks for nothing.
         next_token_id: The token after the slice where it is known (the middle of a prefill), so
@@ -86,9 +91,21 @@ class SequenceSlice:
     start: int
     prompt_length: int
     block_table: Sequence[int]
-    sample: SampleRequest | None = None
+    samples: tuple[SampleRequest, ...] = ()
     prompt_logprobs: int | None = None
     next_token_id: int | None = None
+
+    @property
+    def num_drafts(self) -> int:
+        """How many of the last tokens are drafts."""
+        return max(0, len(self.samples) - 1)
+
+    def without_drafts(self) -> "SequenceSlice":
+        """Return the same with its known tokens alone."""
+        if not self.num_drafts:
+            return self
+        known = self.token_ids[: -self.num_drafts]
+        return replace(self, token_ids=known, samples=self.samples[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +129,16 @@ class SliceResult:
 
     Attributes:
         sequence_id: Whose it is.
-        token: The drawn token, where one was asked for and could be drawn.
+        tokens: The drawn tokens, where any were asked for and the first could be drawn: one for
+            each draft that was right, in order, and one more. A draft is right if it is what is
+            drawn in its place; only tokens whose drafts before them are right are drawn.
         prompt_logprobs: One for each known token that follows one of the slice's.
         failure: Why this slice alone failed, in one word (`non_finite`, `all_banned`); None if it
             did not.
     """
 
     sequence_id: int
-    token: SampledToken | None = None
+    tokens: tuple[SampledToken, ...] = ()
     prompt_logprobs: tuple[Logprobs, ...] = ()
     failure: str | None = None
 

@@ -18,6 +18,9 @@ class EngineConfig:
             step, prompts share the rest.
         max_prefill_tokens: The same while more sequences wait for their first token than are being
             written.
+        speculate_up_to: While at most so many sequences run, and none of them reads its prompt,
+            tokens are guessed from what stood in the sequence before, and several are verified in
+            one step. Changes no text; only where the kernels compute. 0: never.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
     """
@@ -25,6 +28,7 @@ class EngineConfig:
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
+    speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
 
     def __post_init__(self) -> None:

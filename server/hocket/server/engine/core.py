@@ -70,6 +70,7 @@ class EngineCore:
         self._sequence_ids = count()
         self._statistics = EngineStatistics(blocks_total=runner.limits.num_blocks)
         self._prefill_tokens = self._decode_tokens = 0
+        self._draft_tokens = self._accepted_tokens = 0
         self._steps = self._finished = self._failed = 0
         self._step_seconds = 0.0
 
@@ -162,7 +163,7 @@ class EngineCore:
             return piece.sequence_id in unproven
 
         return self._isolation.execute(
-            [item.sequence.slice(item.count) for item in work], is_suspect
+            [item.sequence.slice(item.count, item.drafts) for item in work], is_suspect
         )
 
     def _take(self, item: Work, result: SliceResult, now: float) -> None:
@@ -176,16 +177,20 @@ class EngineCore:
         sequence.num_computed += item.count
         if request.prefilled_at is None and sequence.num_computed >= sequence.prompt_length:
             request.prefilled_at = now
-        if result.token is None:
-            return
-        try:
-            completion = self._append(request, sequence, result.token, now)
-        except Exception as error:  # noqa: BLE001 - one text must not take the others with it
-            self._on_fault(error)
-            self._fail(request, GenerationFailed("text"), now)
-            return
-        if completion is not None:
-            self._end(request, sequence, completion)
+        self._note_drafts(item, result)
+        for index, token in enumerate(result.tokens):
+            if index > 0:  # the draft in the place of the token before it was right
+                sequence.num_computed += 1
+                self._decode_tokens += 1
+            try:
+                completion = self._append(request, sequence, token, now)
+            except Exception as error:  # noqa: BLE001 - one text must not take the others with it
+                self._on_fault(error)
+                self._fail(request, GenerationFailed("text"), now)
+                return
+            if completion is not None:
+                self._end(request, sequence, completion)
+                return
 
     def _append(
         self, request: Request, sequence: Sequence, token: SampledToken, now: float
@@ -283,6 +288,13 @@ class EngineCore:
                 del self._requests[request.submit.request_id]
                 self._finished += 1
 
+    def _note_drafts(self, item: Work, result: SliceResult) -> None:
+        if item.drafts:
+            drafted, accepted = len(item.drafts), len(result.tokens) - 1
+            item.sequence.drafts.note(drafted, accepted)
+            self._draft_tokens += drafted
+            self._accepted_tokens += accepted
+
     def _count(self, sequence: Sequence, count: int) -> None:
         decoded = 1 if sequence.is_decoding else 0
         self._decode_tokens += decoded
@@ -300,6 +312,8 @@ class EngineCore:
             saved_blocks=scheduler.saved_blocks,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
+            draft_tokens=self._draft_tokens,
+            accepted_tokens=self._accepted_tokens,
             preemptions=scheduler.preemptions,
             finished_requests=self._finished,
             failed_requests=self._failed,

@@ -3,7 +3,7 @@
 A step is a transaction: a runner that raised has written only where nothing was committed, so
 parts of its batch can be tried again. Sequences that never got a token are the first suspects;
 after them the batch is halved until the culprit stands alone. Finding one culprit costs about `2
-log2(batch)` calls.
+log2(batch)` calls. Drafts are left out of all of them: what they did is nobody's fault.
 
 Where nothing at all could be computed, the sequences alone cannot tell whether they are bad or the
 model is broken. Then a canary decides: a sequence of one token of our own, on a spare block. While
@@ -101,7 +101,7 @@ class Isolation:
             results = list(self._runner.execute(Batch(tuple(slices))).results)
         except Exception as error:  # noqa: BLE001 - any fault may be one sequence's own
             self._on_fault(error)
-            return self._part(slices, is_suspect), error
+            return self._part([piece.without_drafts() for piece in slices], is_suspect), error
         return results, RuntimeError("a model brought nothing but failures")
 
     def _part(

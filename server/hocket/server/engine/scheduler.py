@@ -22,6 +22,7 @@ from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sequence import Place, Sequence
+from hocket.server.engine.speculation import Speculation
 
 # Steps of waiting that make up for one unit of priority.
 PRIORITY_STEPS = 100
@@ -29,10 +30,11 @@ PRIORITY_STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """So many of a sequence's pending tokens."""
+    """So many of a sequence's pending tokens, and drafts of those that follow."""
 
     sequence: Sequence
     count: int
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,6 +116,7 @@ class Scheduler:
         self._key_cost = limits.key_cost
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
+        self._speculation = Speculation(limits, config, self.pool)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.saved_blocks = 0
@@ -154,7 +157,11 @@ class Scheduler:
                 if count > 0 and self._make_room(sequence, count, plan):
                     plan.add(sequence, count)
         self._admit(plan)
-        return [Work(sequence, count) for sequence, count in plan.chosen.items()]
+        drafts = self._speculation.choose(self.running, plan.chosen, plan.budget)
+        return [
+            Work(sequence, count, drafts.get(sequence, ()))
+            for sequence, count in plan.chosen.items()
+        ]
 
     def check_integrity(self) -> None:
         """Raise if the books do not balance."""

@@ -8,6 +8,7 @@ from hocket.server.engine.batch import SampleRequest, SequenceSlice
 from hocket.server.engine.blocks import BlockTable
 from hocket.server.engine.commands import Logprobs
 from hocket.server.engine.counts import TokenCounts
+from hocket.server.engine.drafts import Drafts
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.text.assembly import TextAssembly
 
@@ -42,6 +43,7 @@ class Sequence:
         table: Its hot blocks.
         assembly: Turns its written tokens into text.
         counts: Of its tokens, as far as penalties asked for them; a preemption leaves them alone.
+        drafts: Guesses at what it will write.
         logprobs: Of its written tokens that were not handed out yet, if they were asked for.
         prompt_logprobs: Of its prompt from the second token on, if they were asked for.
     """
@@ -62,6 +64,7 @@ class Sequence:
     num_saved: int = 0
     table: BlockTable = field(default_factory=BlockTable)
     counts: TokenCounts = field(default_factory=TokenCounts)
+    drafts: Drafts = field(default_factory=Drafts)
     logprobs: list[Logprobs] = field(default_factory=list)
     prompt_logprobs: list[Logprobs] = field(default_factory=list)
 
@@ -94,8 +97,8 @@ class Sequence:
             if position < self.prompt_length - 1:
                 self.prompt_logprobs[position : position + 1] = [logprobs]
 
-    def slice(self, count: int) -> SequenceSlice:
-        """Return its next `count` tokens as work for a step."""
+    def slice(self, count: int, drafts: tuple[int, ...] = ()) -> SequenceSlice:
+        """Return its next `count` tokens as work for a step, with drafts if these are the last."""
         end = self.num_computed + count
         is_last = end == len(self.token_ids)
         wants_prompt = self.sampling.prompt_logprobs
@@ -103,24 +106,31 @@ class Sequence:
             wants_prompt = None
         return SequenceSlice(
             sequence_id=self.sequence_id,
-            token_ids=self.token_ids[self.num_computed : end],
+            token_ids=[*self.token_ids[self.num_computed : end], *drafts],
             start=self.num_computed,
             prompt_length=self.prompt_length,
             block_table=self.table.blocks,
-            sample=self._sample_request() if is_last else None,
+            samples=self._sample_requests(1 + len(drafts)) if is_last else (),
             prompt_logprobs=wants_prompt,
             next_token_id=None if is_last else self.token_ids[end],
         )
 
-    def _sample_request(self) -> SampleRequest:
-        is_barred = self.num_written < self.stopping.min_tokens
+    def _sample_requests(self, count: int) -> tuple[SampleRequest, ...]:
+        """Return requests for the next tokens; where there are counts, for one alone."""
         if self.sampling.needs_counts:
             self.counts.catch_up(self.token_ids, self.prompt_length)
-        return SampleRequest(
-            params=self.sampling,
-            seed=self.seed,
-            position=len(self.token_ids),
-            prompt_length=self.prompt_length,
-            banned_token_ids=self.barred_token_ids if is_barred else (),
-            counts=self.counts if self.sampling.needs_counts else None,
+        return tuple(
+            SampleRequest(
+                params=self.sampling,
+                seed=self.seed,
+                position=position,
+                prompt_length=self.prompt_length,
+                banned_token_ids=(
+                    self.barred_token_ids
+                    if position - self.prompt_length < self.stopping.min_tokens
+                    else ()
+                ),
+                counts=self.counts if self.sampling.needs_counts else None,
+            )
+            for position in range(len(self.token_ids), len(self.token_ids) + count)
         )

@@ -17,6 +17,8 @@ class EngineStatistics:
         saved_blocks: Blocks of preempted sequences kept aside.
         prefill_tokens: Prompt tokens computed.
         decode_tokens: Tokens written.
+        draft_tokens: Guesses that were computed in the hope that they would be written.
+        accepted_tokens: Those of them that were right.
         preemptions: Sequences put aside for want of blocks.
         finished_requests: Requests that ended well.
         failed_requests: Requests that failed.
@@ -32,6 +34,8 @@ class EngineStatistics:
     saved_blocks: int = 0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
     preemptions: int = 0
     finished_requests: int = 0
     failed_requests: int = 0

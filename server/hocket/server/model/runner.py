@@ -8,7 +8,6 @@ from torch import Tensor
 from hocket.server.engine.batch import (
     Batch,
     ModelLimits,
-    SampledToken,
     SequenceSlice,
     SliceResult,
     StepResult,
@@ -21,7 +20,8 @@ from hocket.server.model.config import RunnerConfig
 from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.network import Forward
-from hocket.server.model.sampler import logprobs_at, sample
+from hocket.server.model.sampler import logprobs_at
+from hocket.server.model.verification import Drawn, draw
 
 _MEBI = 1 << 20
 _SCORED_ROWS = 64  # prompt rows whose logits are held at once
@@ -82,6 +82,7 @@ class TorchRunner:
             num_blocks=num_blocks,
             num_saved_blocks=config.saved_kv_mib * _MEBI // block_bytes,
             key_cost=_key_cost(model),
+            can_verify_drafts=self._choice.library is not None,
         )
         with torch.inference_mode():
             self._cache = KVCache(
@@ -163,17 +164,29 @@ class TorchRunner:
         # A NaN anywhere in a sequence reaches the hidden states of the row that it was computed
         # in, so it is found in this step, whether or not the row draws a token.
         is_finite = done.hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
+        spoiled = [
+            piece
+            for piece, rows in zip(batch.slices, done.rows, strict=True)
+            if piece.num_drafts and not all(is_finite[row] for row in rows)
+        ]
+        if spoiled:
+            # A draft must fail nobody, but may have spoiled the rows before it: what is masked is
+            # still multiplied by zero, and 0 times NaN is NaN.
+            for piece in spoiled:
+                self._cache.clear(piece.block_table, piece.start)
+            return self._compute(Batch(tuple(piece.without_drafts() for piece in batch.slices)))
         drawn = self._sample(batch, done)
         results = []
-        for piece, rows, token in zip(batch.slices, done.rows, drawn, strict=True):
-            failure = token if isinstance(token, str) else None
+        for piece, rows, found in zip(batch.slices, done.rows, drawn, strict=True):
+            failure = found if isinstance(found, str) else None
             if not all(is_finite[row] for row in rows):
                 failure = NON_FINITE
+            tokens = () if failure or isinstance(found, str) else found
             told = () if failure else self._prompt_logprobs(piece, rows, done)
             results.append(
                 SliceResult(
                     sequence_id=piece.sequence_id,
-                    token=token if isinstance(token, SampledToken) and not failure else None,
+                    tokens=tokens,
                     prompt_logprobs=told,
                     failure=failure,
                 )
@@ -184,20 +197,14 @@ class TorchRunner:
                 self._cache.clear(piece.block_table, 0)
         return StepResult(tuple(results))
 
-    def _sample(self, batch: Batch, done: Forward) -> list[SampledToken | str | None]:
-        """Draw a token for each slice that asks for one."""
-        wanted = [
-            (index, piece.sample, rows[-1])
-            for index, (piece, rows) in enumerate(zip(batch.slices, done.rows, strict=True))
-            if piece.sample is not None
+    def _sample(self, batch: Batch, done: Forward) -> list[Drawn]:
+        """Draw tokens for each slice that asks for any."""
+        rows = [
+            row
+            for piece, its_rows in zip(batch.slices, done.rows, strict=True)
+            for row in its_rows[len(its_rows) - len(piece.samples) :]
         ]
-        drawn: list[SampledToken | str | None] = [None] * len(batch.slices)
-        if wanted:
-            logits = self._logits(done, [row for _, _, row in wanted])
-            tokens = sample(logits, [request for _, request, _ in wanted])
-            for (index, _, _), token in zip(wanted, tokens, strict=True):
-                drawn[index] = token
-        return drawn
+        return draw(self._logits(done, rows), batch.slices) if rows else [()] * len(batch.slices)
 
     def _prompt_logprobs(
         self, piece: SequenceSlice, rows: Sequence[int], done: Forward

@@ -178,6 +178,8 @@ class Metrics:
         yield _counter("preemptions", "Sequences put aside for want of blocks.", now.preemptions)
         yield _counter("prompt_tokens", "Prompt tokens computed.", now.prefill_tokens)
         yield _counter("completion_tokens", "Tokens written.", now.decode_tokens)
+        yield _counter("spec_decode_draft_tokens", "Tokens guessed and computed.", now.draft_tokens)
+        yield _counter("spec_decode_accepted_tokens", "Guesses that held.", now.accepted_tokens)
         for name, (description, value) in self._gauges().items():
             yield _gauge(name, description, value)
         if self._config.vllm_names:

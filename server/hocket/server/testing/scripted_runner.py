@@ -14,6 +14,7 @@ from hocket.server.engine.batch import (
     Batch,
     ModelLimits,
     SampledToken,
+    SampleRequest,
     SequenceSlice,
     SliceResult,
     StepResult,
@@ -69,6 +70,7 @@ class ScriptedRunner:
         block_size: int = 8,
         num_blocks: int = 1_024,
         num_saved_blocks: int = 64,
+        can_verify_drafts: bool = False,
         gate: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a runner; `gate` is called before each batch and may block or raise."""
@@ -80,6 +82,7 @@ class ScriptedRunner:
             block_size=block_size,
             num_blocks=num_blocks,
             num_saved_blocks=num_saved_blocks,
+            can_verify_drafts=can_verify_drafts,
         )
         self._blocks = [
             _Block([_NOTHING] * block_size, [_NOBODY] * block_size) for _ in range(num_blocks)
@@ -106,7 +109,7 @@ class ScriptedRunner:
         self._gate()
         self.batches.append(tuple(len(piece.token_ids) for piece in batch.slices))
         try:
-            results = [self._compute(piece) for piece in batch.slices]
+            results = [self._verify(piece) for piece in batch.slices]
         except Exception:
             for piece in batch.slices:
                 self._clear(piece, piece.start)
@@ -163,6 +166,14 @@ class ScriptedRunner:
             raise AssertionError("a place was read that holds another's token. This is a bug.")
         return token_ids[:length], _NAN not in token_ids
 
+    def _verify(self, piece: SequenceSlice) -> SliceResult:
+        """Compute a slice; what its drafts make of it is nobody's failure."""
+        result = self._compute(piece)
+        if result.failure is None or not piece.num_drafts:
+            return result
+        self._clear(piece, piece.start)
+        return self._compute(piece.without_drafts())
+
     def _compute(self, piece: SequenceSlice) -> SliceResult:
         self._write(piece)
         tokens, is_finite = self._read(piece)
@@ -180,25 +191,32 @@ class ScriptedRunner:
         if piece.prompt_logprobs is not None:
             known = len(piece.token_ids) - (piece.next_token_id is None)
             told = tuple(Logprobs(-1.0) for _ in range(known))
-        request = piece.sample
-        if request is None:
-            return SliceResult(sequence_id=piece.sequence_id, prompt_logprobs=told)
-        answer = [
-            *self._script(_text(tokens[: request.prompt_length])),
-            ByteTokenizer.END,
-        ]
-        token_id = answer[(length - request.prompt_length) % len(answer)]
+        sampled: list[SampledToken] = []
+        for at, request in enumerate(piece.samples, start=length - piece.num_drafts):
+            sampled.append(self._draw(tokens[:at], request))
+            if at < length and tokens[at] != sampled[-1].token_id:
+                break
+        return SliceResult(
+            sequence_id=piece.sequence_id, tokens=tuple(sampled), prompt_logprobs=told
+        )
+
+    def _draw(self, tokens: Sequence[int], request: SampleRequest) -> SampledToken:
+        token_id = self.next_token(tokens, request)
         if token_id in request.banned_token_ids:
             token_id = ord("-")
         count = request.params.logprobs
-        logprobs = None
-        if count is not None:
-            logprobs = Logprobs(-0.5, tuple((token_id + i, -0.5 - i) for i in range(count)))
-        return SliceResult(
-            sequence_id=piece.sequence_id,
-            token=SampledToken(token_id, logprobs),
-            prompt_logprobs=told,
-        )
+        if count is None:
+            return SampledToken(token_id)
+        top = tuple((token_id + i, -0.5 - i) for i in range(count))
+        return SampledToken(token_id, Logprobs(-0.5, top))
+
+    def next_token(self, tokens: Sequence[int], request: SampleRequest) -> int:
+        """Return what follows the tokens of a sequence, as they were read back."""
+        answer: list[int] = [
+            *self._script(_text(tokens[: request.prompt_length])),
+            ByteTokenizer.END,
+        ]
+        return answer[(len(tokens) - request.prompt_length) % len(answer)]
 
 
 def _text(token_ids: Sequence[int]) -> bytes:
