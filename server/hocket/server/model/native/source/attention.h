@@ -41,18 +41,36 @@ struct Heads {
   const int32_t* blocks;
   int kv_head, kv_heads, block_size, dim;
   float scale;
-  int window;  // 0: all
+  int window;         // 0: all
+  const bf16* after;  // the keys that are wanted when these queries are done
+
+  // Where the head's keys or values from a position on begin; it is a multiple of 16.
+  size_t at(int position) const {
+    return head_of(blocks[position / block_size], kv_head, kv_heads, block_size, dim) +
+           static_cast<size_t>(position % block_size) * dim;
+  }
 };
 
 namespace detail {
 
-// R queries against the keys of one stripe of T tiles: scores [R][16 * T].
+// Fetches lines [i * N, (i + 1) * N) of what lies at `from` and is wanted next: blocks lie
+// anywhere, and the processor by itself sees too late where reading goes on.
+template <int N>
+inline void fetch(const bf16* from, int i) {
+  HOCKET_UNROLL for (int n = 0; n < N; ++n)
+    _mm_prefetch(reinterpret_cast<const char*>(from) + (i * N + n) * 64, _MM_HINT_T1);
+}
+
+// R queries against the keys of one stripe of T tiles: scores [R][16 * T]. Fetches the stripe's
+// values meanwhile.
 template <int R, int T>
-inline void score(const bf16* keys, const bf16* const* queries, int dim, float* scores) {
+inline void score(const bf16* keys, const bf16* values, const bf16* const* queries, int dim,
+                  float* scores) {
   __m512 acc[R][T];
   HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
     for (int t = 0; t < T; ++t) acc[r][t] = _mm512_setzero_ps();
   for (int i = 0; i < dim; i += 2) {
+    fetch<T>(values, i / 2);
     __m512bh key[T];
     HOCKET_UNROLL for (int t = 0; t < T; ++t)
       key[t] = (__m512bh)_mm512_loadu_si512(keys + static_cast<size_t>(t) * 16 * dim + i * 16);
@@ -69,13 +87,15 @@ inline void score(const bf16* keys, const bf16* const* queries, int dim, float* 
 }
 
 // Adds R rows of weights [R][16 * T], in pairs, times 16 * C dimensions of the stripe's values.
+// Fetches the keys that come next meanwhile.
 template <int R, int C>
-inline void mix(const bf16* values, const bf16* weights, int weights_stride, int pairs, int dim,
-                float* out) {
+inline void mix(const bf16* values, const bf16* next, const bf16* weights, int weights_stride,
+                int pairs, int dim, float* out) {
   __m512 acc[R][C];
   HOCKET_UNROLL for (int r = 0; r < R; ++r) HOCKET_UNROLL
     for (int c = 0; c < C; ++c) acc[r][c] = load(out + r * kMostDim + c * 16);
   for (int p = 0; p < pairs; ++p) {
+    fetch<C>(next, p);
     __m512bh value[C];
     HOCKET_UNROLL for (int c = 0; c < C; ++c)
       value[c] = (__m512bh)_mm512_loadu_si512(values + static_cast<size_t>(p) * 2 * dim + c * 32);
@@ -110,13 +130,11 @@ inline void attend(const Heads& heads, const bf16* const* queries, const int* po
     last = std::max(last, position[r]);
     first = std::min(first, heads.window ? std::max(0, position[r] - heads.window + 1) : 0);
   }
-  const int stripes = heads.block_size / kStripe;
-  for (int stripe = first / kStripe; stripe * kStripe <= last; ++stripe) {
-    const int begin = stripe * kStripe;
-    const size_t head = head_of(heads.blocks[stripe / stripes], heads.kv_head, heads.kv_heads,
-                                heads.block_size, heads.dim) +
-                        static_cast<size_t>(stripe % stripes) * kStripe * heads.dim;
-    score<R, T>(heads.keys + head, queries, heads.dim, scores);
+  for (int begin = first / kStripe * kStripe; begin <= last; begin += kStripe) {
+    const size_t head = heads.at(begin);
+    const bf16* next =
+        begin + kStripe <= last ? heads.keys + heads.at(begin + kStripe) : heads.after;
+    score<R, T>(heads.keys + head, heads.values + head, queries, heads.dim, scores);
     for (int r = 0; r < R; ++r) {
       float* own = scores + r * kStripe;
       const __m512i end = _mm512_set1_epi32(position[r] - begin);
@@ -154,9 +172,11 @@ inline void attend(const Heads& heads, const bf16* const* queries, const int* po
     const int pairs = (std::min(kStripe, last - begin + 1) + 1) / 2;
     int i = 0;
     for (; i + 64 <= heads.dim; i += 64)
-      mix<R, 4>(heads.values + head + 2 * i, weights, kStripe, pairs, heads.dim, out[0] + i);
+      mix<R, 4>(heads.values + head + 2 * i, next + 16 * T * i, weights, kStripe, pairs, heads.dim,
+                out[0] + i);
     for (; i < heads.dim; i += 32)
-      mix<R, 2>(heads.values + head + 2 * i, weights, kStripe, pairs, heads.dim, out[0] + i);
+      mix<R, 2>(heads.values + head + 2 * i, next + 16 * T * i, weights, kStripe, pairs, heads.dim,
+                out[0] + i);
   }
   for (int r = 0; r < R; ++r) {
     const __m512 factor = _mm512_set1_ps(1.0f / sum[r]);

@@ -182,6 +182,17 @@ class Pass {
     });
   }
 
+  // The heads that a row looks at, from the first it sees on.
+  Heads heads_of(const Layer& layer, int row, int kv_head) const {
+    const Slice& slice = step_.slices[step_.slice_of[row]];
+    Heads heads{layer.keys,        layer.values,    slice.blocks, kv_head,      model_.num_kv_heads,
+                model_.block_size, model_.head_dim, model_.scale, layer.window, layer.keys};
+    const int position = slice.start + row - slice.first_row;
+    const int first = layer.window ? std::max(0, position - layer.window + 1) : 0;
+    heads.after += heads.at(first / 16 * 16);
+    return heads;
+  }
+
   void attention(const Layer& layer) {
     const int kv_heads = model_.num_kv_heads, group = model_.num_heads / kv_heads,
               dim = model_.head_dim;
@@ -199,8 +210,12 @@ class Pass {
         float* outputs[kMostQueries];
         for (int row = begin; row < end; ++row) {
           const Slice& slice = step_.slices[step_.slice_of[row]];
-          const Heads heads{layer.keys,        layer.values, slice.blocks, kv_head,     kv_heads,
-                            model_.block_size, dim,          model_.scale, layer.window};
+          Heads heads = heads_of(layer, row, kv_head);
+          if (row + 1 < end)
+            heads.after = heads_of(layer, row + 1, kv_head).after;
+          else if (item + 1 < last)
+            heads.after =
+                heads_of(layer, (item + 1) / kv_heads * rows_at_once, (item + 1) % kv_heads).after;
           for (int g = 0; g < group; ++g) {
             const size_t at =
                 (static_cast<size_t>(row) * model_.num_heads + kv_head * group + g) * dim;
