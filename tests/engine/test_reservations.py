@@ -16,12 +16,12 @@ from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 
 
-@pytest.fixture
-async def driver() -> AsyncIterator[EngineDriver]:
+@pytest.fixture(params=[False, True], ids=["strict", "overlapped"])
+async def driver(request) -> AsyncIterator[EngineDriver]:
     """A driver that nobody drives yet."""
     with ThreadPoolExecutor(1) as executor:
         core = EngineCore(ScriptedRunner(), ByteTokenizer(), EngineConfig(), lambda: 0.0)
-        yield EngineDriver(core, executor)
+        yield EngineDriver(core, executor, is_overlapped=request.param)
 
 
 def submit(name: str) -> Submit:

@@ -213,6 +213,7 @@ class App:
             core,
             self._executors.engine,
             mailbox_bytes=settings.engine.mailbox_kib * 1024,
+            is_overlapped=settings.engine.delivery == "overlapped",
         )
         self._driver = driver
         self._driving = group.create_task(self._or_fail(driver.run), name="hocket-driver")

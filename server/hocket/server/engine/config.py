@@ -1,7 +1,7 @@
 """The engine's settings. Any thread."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -20,12 +20,16 @@ class EngineConfig:
             written.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
+        delivery: When a step's outputs reach their readers. `strict`: before the next step begins.
+            `overlapped`: while it runs, so that no step waits for them; an abort that they lead to
+            takes a step longer.
     """
 
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
+    delivery: Literal["strict", "overlapped"] = "overlapped"
 
     def __post_init__(self) -> None:
         """Refuse a step in which some sequence would stand still.
