@@ -8,9 +8,13 @@ from annotated_types import Ge, Le
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How much one step does.
+    """How much one step does, and how many are done side by side.
 
     Attributes:
+        workers: Engines that compute side by side with the same weights, each with a thread of its
+            own and an equal part of `runner.num_threads`, `runner.kv_cache_mib` and
+            `runner.saved_kv_mib`; a sequence cannot outgrow the cache of its worker. The bounds of
+            a step hold for each. More than one pays where a step cannot keep all cores busy.
         max_num_seqs: Most sequences in the batch.
         max_step_tokens: Most tokens that a step computes; those of a prompt count for more the
             further they look back. Bounds the gap between tokens that a long prompt may cause, and
@@ -25,6 +29,7 @@ class EngineConfig:
             takes a step longer.
     """
 
+    workers: Annotated[int, Ge(1), Le(64)] = 1
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512

@@ -99,13 +99,15 @@ class EngineDriver:
     def enter_nowait(
         self, submit: Submit, mailbox: Mailbox, abort_for: FinishReason | None
     ) -> None:
-        """Let a reserved request in, to be aborted at once where a reason is given.
+        """Let a request in, to be aborted at once where a reason is given.
+
+        Its id was reserved, here or by whoever spreads requests over several drivers.
 
         Raises:
             HocketError: Nothing comes in any more.
         """
         self._check_accepting()
-        del self._reserved[submit.request_id]
+        self._reserved.pop(submit.request_id, None)
         self._mailboxes[submit.request_id] = mailbox
         self._post(submit)
         if abort_for is not None:
