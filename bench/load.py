@@ -98,31 +98,49 @@ async def load(client: AsyncClient, prompts: list[list[int]], new_tokens: int) -
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that runs.
+
+    Attributes:
+        address: Where it listens.
+        metrics_address: Where its metrics are; empty if it has none.
+        pid: Its process.
+    """
+
+    address: str
+    metrics_address: str
+    pid: int
+
+
 @contextlib.asynccontextmanager
-async def server(dtype: str, extra: list[str]) -> AsyncIterator[str]:
-    """Run a server on a free loopback port; yield its address."""
+async def process(program: list[str], settings: list[str]) -> AsyncIterator[Running]:
+    """Run a server's program on a free loopback port until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "hocket.server", "--address", "127.0.0.1:0"]
-        command += ["--ready-file", str(ready), "--set", f"runner.dtype={dtype}"]
-        for setting in [
-            "metrics.enabled=false",
-            "log.level=warning",
-            "drain.delay_seconds=0",
-            *extra,
-        ]:
+        command = [sys.executable, *program, "--address", "127.0.0.1:0"]
+        command += ["--ready-file", str(ready)]
+        for setting in ["log.level=warning", "drain.delay_seconds=0", *settings]:
             command += ["--set", setting]
-        process = subprocess.Popen(command)
+        running = subprocess.Popen(command)
         try:
             async with asyncio.timeout(600):
                 while not ready.exists():
-                    if process.poll() is not None:
-                        raise SystemExit(f"the server left with exit code {process.returncode}")
+                    if running.poll() is not None:
+                        raise SystemExit(f"the server left with exit code {running.returncode}")
                     await asyncio.sleep(0.05)
-            yield json.loads(ready.read_text())["address"]
+            yield Running(**json.loads(ready.read_text()))
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            running.send_signal(signal.SIGTERM)
+            running.wait(timeout=60)
+
+
+@contextlib.asynccontextmanager
+async def server(dtype: str, extra: list[str]) -> AsyncIterator[str]:
+    """Run a server on a free loopback port; yield its address."""
+    settings = [f"runner.dtype={dtype}", "metrics.enabled=false", *extra]
+    async with process(["-m", "hocket.server"], settings) as running:
+        yield running.address
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from hocket.server.errors import Draining, StartupError
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle, ServerState
 from hocket.server.observe.exporter import MetricsExporter
+from hocket.server.observe.looplag import watch_lag
 from hocket.server.observe.metrics import Metrics
 from hocket.server.observe.watchdog import Watchdog, WatchedCore
 from hocket.server.progress import Progress
@@ -238,9 +239,11 @@ class App:
             return
         exporter = MetricsExporter(self._metrics.render, address=self._settings.metrics.address)
         self.metrics_address = exporter.start()
+        lag = asyncio.create_task(watch_lag(self._metrics.observe_lag), name="hocket-lag")
         try:
             yield
         finally:
+            lag.cancel()
             exporter.close()
 
     def _announce(self, model: ModelDescription) -> None:
