@@ -134,6 +134,7 @@ def undisturbed() -> Iterator[None]:
 async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Interleave turns of all topologies and return the result."""
     rates: list[float] = []
+    machine = description("torch", "grpcio", "protobuf")  # as it is when the servers start
     async with contextlib.AsyncExitStack() as stack:
         servers = {
             name: await stack.enter_async_context(served(name, arguments.set))
@@ -169,7 +170,7 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
         "rounds": arguments.rounds,
         "engine_alone": {"tokens_per_second": round(base, 1), "rates": _rounded(rates)},
         "topologies": {name: _report(server, base) for name, server in servers.items()},
-        "machine": description("torch", "grpcio", "protobuf"),
+        "machine": machine,
     }
 
 

@@ -53,6 +53,7 @@ class App:
         load: Load = load_with_torch,
         progress: Progress | None = None,
         ready_file: Path | None = None,
+        on_warm: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build what needs no model.
@@ -62,12 +63,14 @@ class App:
             load: Loads the model; called once, on the engine's thread.
             progress: Told how far starting has come.
             ready_file: Written once the server serves: the bound addresses and the process's id.
+            on_warm: Called once all is loaded and warm, before the server says that it serves.
             clock: Seconds of a monotonic clock.
         """
         self._settings = settings
         self._load = load
         self._progress = progress or Progress()
         self._ready_file = ready_file
+        self._on_warm = on_warm
         self._clock = clock
         self._began = clock()
         self._failure: Exception | None = None
@@ -161,6 +164,7 @@ class App:
         self.lifecycle.enter(ServerState.WARMING)
         self._progress.report("warming up", None)
         await warm_up(engine, self._clock)
+        self._on_warm()
         self.catalogue.add(
             ServedModel(
                 description=loaded.description,
