@@ -50,18 +50,21 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def started(settings: Sequence[str]) -> AsyncIterator[Server]:
+async def started(
+    settings: Sequence[str], program: Sequence[str] = ("-m", "hocket.server")
+) -> AsyncIterator[Server]:
     """Run a server on a free loopback port until the block ends.
 
     Args:
         settings: Of the server, as `SECTION.KEY=VALUE`.
+        program: What Python is to run.
 
     Raises:
         SystemExit: It does not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "hocket.server", "--address", "127.0.0.1:0"]
+        command = [sys.executable, *program, "--address", "127.0.0.1:0"]
         command += ["--ready-file", str(ready)]
         for setting in (*_QUIET, *settings):
             command += ["--set", setting]

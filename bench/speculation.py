@@ -26,7 +26,6 @@ from typing import Any
 
 from bench.machine import description
 from bench.prompts import QUESTION, TOPICS
-
 from hocket.server.engine.commands import Submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore

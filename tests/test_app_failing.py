@@ -108,7 +108,7 @@ class HastyDriver(EngineDriver):
 
 async def test_an_end_before_the_first_token_is_not_enough(monkeypatch):
     """What ended well, but wrote nothing, is no sign of a model that writes."""
-    monkeypatch.setattr("hocket.server.app.EngineDriver", HastyDriver)
+    monkeypatch.setattr("hocket.server.startup.EngineDriver", HastyDriver)
     app = app_of()
     async with running(app) as task:
         with pytest.raises(StartupError, match=r"^scripted wrote nothing when it was tried out$"):

@@ -170,7 +170,7 @@ async def test_the_engine_has_one_thread_of_its_own(one):
     await held.began.wait()
     loop = asyncio.get_running_loop()
     names = {
-        await loop.run_in_executor(one.engine, lambda: threading.current_thread().name)
+        await loop.run_in_executor(one.engines[0], lambda: threading.current_thread().name)
         for _ in range(3)
     }
     assert len(names) == 1
@@ -203,7 +203,7 @@ async def test_closing_does_not_wait_for_ever(which):
     executors = Executors(ExecutorConfig())
     held = Held()
     caller = (
-        asyncio.get_running_loop().run_in_executor(executors.engine, held)
+        asyncio.get_running_loop().run_in_executor(executors.engines[0], held)
         if which == "engine"
         else asyncio.ensure_future(executors.run_text(held))
     )

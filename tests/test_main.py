@@ -1,6 +1,7 @@
 """`hocket serve` as a function: arguments in, one exit code out, and clear lines on the way."""
 
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -33,6 +34,7 @@ def own_environment(monkeypatch):
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -61,6 +63,19 @@ def told(capfd) -> list[str]:
     """Return the lines on stderr that are for people."""
     lines = capfd.readouterr().err.splitlines()
     return [line for line in lines if not line.startswith("{")]
+
+
+def test_what_was_loaded_is_left_to_itself_once_the_server_serves(serve):
+    """No collection of garbage walks through it again."""
+    frozen: list[int] = []
+
+    def note() -> None:
+        frozen.append(gc.get_freeze_count())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert gc.get_freeze_count() == 0
+    assert serve(ScriptedModel, then=note) == 0
+    assert frozen[0] > 10_000
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from engine.drivers import DRIVERS
 from hocket.server.engine.commands import Submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore
-from hocket.server.engine.driver import EngineDriver
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import DuplicateRequest, EngineFailed
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
@@ -21,7 +21,8 @@ from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 class Engine:
     """A driver with its executor."""
 
-    def __init__(self) -> None:
+    def __init__(self, make) -> None:
+        self.make = make
         self.error: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -31,7 +32,7 @@ class Engine:
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="hocket-engine")
         self.runner = ScriptedRunner(gate=self._step)
         core = EngineCore(self.runner, ByteTokenizer(), EngineConfig(), lambda: 0.0)
-        self.driver = EngineDriver(core, self.executor)
+        self.driver = make(core, self.executor)
 
     def _step(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -42,9 +43,9 @@ class Engine:
             raise self.error
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
+@pytest.fixture(params=DRIVERS.values(), ids=DRIVERS)
+async def engine(request) -> AsyncIterator[Engine]:
+    engine = Engine(request.param)
     yield engine
     engine.gate.set()
     engine.executor.shutdown()
@@ -188,7 +189,7 @@ class Leaking:
 )
 async def test_whatever_leaves_a_step_ends_the_driver(engine, error):
     """Even what asyncio takes for the end of a coroutine, or for our own cancellation."""
-    driver = EngineDriver(Leaking(error), engine.executor)
+    driver = engine.make(Leaking(error), engine.executor)
     generation = driver.submit_nowait(submit("a"))
     with pytest.raises(RuntimeError, match=type(error).__name__) as caught:
         await driver.run()

@@ -6,22 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from engine.drivers import DRIVERS
 from hocket.server.engine.commands import FinishReason, Submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore
 from hocket.server.engine.driver import EngineDriver
+from hocket.server.engine.ensemble import Ensemble
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import Draining, DuplicateRequest, EngineFailed
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 
 
-@pytest.fixture
-async def driver() -> AsyncIterator[EngineDriver]:
+@pytest.fixture(params=DRIVERS.values(), ids=DRIVERS)
+async def driver(request) -> AsyncIterator[EngineDriver | Ensemble]:
     """A driver that nobody drives yet."""
     with ThreadPoolExecutor(1) as executor:
         core = EngineCore(ScriptedRunner(), ByteTokenizer(), EngineConfig(), lambda: 0.0)
-        yield EngineDriver(core, executor)
+        yield request.param(core, executor)
 
 
 def submit(name: str) -> Submit:
@@ -33,7 +35,7 @@ def submit(name: str) -> Submit:
     )
 
 
-async def drive(driver: EngineDriver) -> None:
+async def drive(driver: EngineDriver | Ensemble) -> None:
     driver.stop()
     await driver.run()
 

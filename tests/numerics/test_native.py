@@ -4,6 +4,8 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -125,6 +127,28 @@ def test_the_number_of_threads_changes_no_bit(threads, library):
     runner = _runner("gemma3", library, "int8", num_threads=threads)
     other = write(runner, prompts, max_tokens=20, sampling=sampling)
     assert other.logprobs == two.logprobs
+
+
+@pytest.mark.parametrize("kernels", ["int8", "bfloat16", "torch"])
+def test_runners_that_share_weights_write_the_same_side_by_side(kernels, library):
+    """Each on a thread of its own, at the same time, on a cache of its own."""
+    prompts, sampling = _prompts(1, 3, 17, 40, 64), SamplingParams(temperature=0.8, logprobs=1)
+    settings = RunnerConfig(block_size_tokens=16, kv_cache_mib=8, num_threads=1)
+    first = (
+        TorchRunner(StateDictCheckpoint(make_model("llama", is_wide=True)), settings)
+        if kernels == "torch"
+        else _runner("llama", library, kernels, num_threads=1)
+    )
+    alone = write(first, prompts, max_tokens=40, sampling=sampling).logprobs
+    meeting = threading.Barrier(3)
+
+    def work(_: int) -> object:
+        runner = first.sibling()
+        meeting.wait(10)
+        return write(runner, prompts, max_tokens=40, sampling=sampling).logprobs
+
+    with ThreadPoolExecutor(3) as executor:
+        assert list(executor.map(work, range(3))) == [alone] * 3
 
 
 def test_fewer_threads_than_asked_for_are_enough(library):

@@ -52,6 +52,17 @@ def look_each_second(clock, watchdog, seconds):
     return seen
 
 
+@pytest.mark.parametrize("stalled", range(3))
+def test_each_of_several_engines_is_watched(stalled):
+    """One that hangs is enough, whatever the others do."""
+    clock = Clock()
+    cores = [WatchedCore(SlowCore(clock), observe_step=lambda _: None) for _ in range(3)]
+    watchdog = Watchdog(WatchdogConfig(step_seconds=10.0, loop_seconds=0), *cores, clock=clock)
+    assert not any(look_each_second(clock, watchdog, 100))
+    cores[stalled].step_began_at = clock.now
+    assert look_each_second(clock, watchdog, 11)[-2:] == [False, True]
+
+
 def test_an_idle_engine_is_not_stalled():
     """Without a step in progress time does not matter."""
     clock, _, _, watchdog, _ = make()

@@ -59,23 +59,25 @@ def parse_event(
                 request_id=message.started.request_id,
             )
         case "delta":
+            delta = message.delta  # each look at a field of a message costs
             return Delta(
-                text=message.delta.text,
-                choice_index=message.delta.choice_index,
-                start_byte=message.delta.start_byte,
-                token_ids=tuple(message.delta.token_ids),
-                logprobs=_parse_logprobs(message.delta.logprobs),
+                text=delta.text,
+                choice_index=delta.choice_index,
+                start_byte=delta.start_byte,
+                token_ids=tuple(delta.token_ids),
+                logprobs=_parse_logprobs(delta.logprobs),
             )
         case "sentence":
+            sentence = message.sentence
             return Sentence(
-                text=message.sentence.text,
-                index=message.sentence.index,
-                choice_index=message.sentence.choice_index,
-                start_byte=message.sentence.start_byte,
-                end_byte=message.sentence.end_byte,
-                kind=_PIECE_KINDS.get(message.sentence.kind, PieceKind.UNKNOWN),
-                token_ids=tuple(message.sentence.token_ids),
-                logprobs=_parse_logprobs(message.sentence.logprobs),
+                text=sentence.text,
+                index=sentence.index,
+                choice_index=sentence.choice_index,
+                start_byte=sentence.start_byte,
+                end_byte=sentence.end_byte,
+                kind=_PIECE_KINDS.get(sentence.kind, PieceKind.UNKNOWN),
+                token_ids=tuple(sentence.token_ids),
+                logprobs=_parse_logprobs(sentence.logprobs),
             )
         case "finished":
             return _parse_finished(message.finished)

@@ -27,7 +27,8 @@ class AdmissionConfig:
     """How many requests may be in progress. A request of `n` choices counts `n` times.
 
     Attributes:
-        max_running: Places to run. Keep it at `engine.max_num_seqs` or below.
+        max_running: Places to run. Keep it at `engine.max_num_seqs` of all workers together or
+            below.
         max_waiting: Places to wait for one to run.
         max_per_connection: Places of one connection. A proxy in front shares few connections among
             many callers: raise it there.

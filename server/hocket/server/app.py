@@ -12,86 +12,35 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from hocket.server.admission import Admission
 from hocket.server.catalogue import Catalogue, ModelDescription, ServedModel
 from hocket.server.drain import Departure
-from hocket.server.engine.batch import ModelLimits, ModelRunner
-from hocket.server.engine.commands import Submit
-from hocket.server.engine.core import EngineCore
-from hocket.server.engine.driver import EngineDriver
-from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.engine.statistics import EngineStatistics
-from hocket.server.errors import Draining, HocketError, StartupError
+from hocket.server.errors import Draining, StartupError
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle, ServerState
-from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.observe.exporter import MetricsExporter
+from hocket.server.observe.looplag import watch_lag
 from hocket.server.observe.metrics import Metrics
 from hocket.server.observe.watchdog import Watchdog, WatchedCore
 from hocket.server.progress import Progress
 from hocket.server.rpc.porch import build_listener
 from hocket.server.settings import Settings
-from hocket.server.text.tokenizer import ChatTemplate, Tokenizer
+from hocket.server.startup import Driver, Load, build_engine, load_with_torch, warm_up
 
 _log = structlog.get_logger(__name__)
 
 _LAST_WORDS_SECONDS = 2.0  # for failed calls to hear why, before the process leaves
 _STOP_SECONDS = 10.0  # for the last step and the threads to end
-_WARM_UP_TEXT = "Once upon a time"
-_SPINS = "2000"  # some microseconds
-_WARM_UP_TOKENS = 2  # the first comes of a prefill, the second of a decode
-
-Report = Callable[[str, float | None], None]
-
-
-class Loaded(Protocol):
-    """A model that was loaded; see `model.loading.LoadedModel`."""
-
-    @property
-    def runner(self) -> ModelRunner:
-        """Computes."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
-
-    @property
-    def chat_template(self) -> ChatTemplate | None:
-        """How it writes conversations down; None if it knows none."""
-
-    @property
-    def description(self) -> ModelDescription:
-        """What it is."""
-
-    @property
-    def limits(self) -> ModelLimits:
-        """The bounds it sets."""
-
-
-Load = Callable[[ModelSourceConfig, RunnerConfig, Report], Loaded]
 
 
 class StalledEngine(Exception):
     """A step of the engine does not end."""
-
-
-def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Report) -> Loaded:
-    """Load a model by `model.loading`, importing torch only now."""
-    report("loading torch", None)
-    # Its threads otherwise spin for milliseconds after each product, on cores that the loop and the
-    # callers want. Their runtime reads this once, when it is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # noqa: TID251 - set for a library, not read
-    # Large tensors then lie in huge pages, where the system allows it.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # noqa: TID251 - the same
-    from hocket.server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds
-
-    return load_model(source, runner, report)
 
 
 class App:
@@ -104,6 +53,7 @@ class App:
         load: Load = load_with_torch,
         progress: Progress | None = None,
         ready_file: Path | None = None,
+        on_warm: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build what needs no model.
@@ -113,17 +63,19 @@ class App:
             load: Loads the model; called once, on the engine's thread.
             progress: Told how far starting has come.
             ready_file: Written once the server serves: the bound addresses and the process's id.
+            on_warm: Called once all is loaded and warm, before the server says that it serves.
             clock: Seconds of a monotonic clock.
         """
         self._settings = settings
         self._load = load
         self._progress = progress or Progress()
         self._ready_file = ready_file
+        self._on_warm = on_warm
         self._clock = clock
         self._began = clock()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
-        self._driver: EngineDriver | None = None
+        self._driver: Driver | None = None
         self._driving: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self.address = ""
@@ -131,7 +83,7 @@ class App:
         self.lifecycle = Lifecycle()
         self.departure = Departure(settings.drain)
         self.catalogue = Catalogue()
-        self._executors = Executors(settings.executors)
+        self._executors = Executors(settings.executors, engine_workers=settings.engine.workers)
         self._admission = Admission(settings.admission, clock)
         self._metrics = Metrics(
             settings.metrics,
@@ -195,80 +147,39 @@ class App:
 
     async def _bring_up(self, group: asyncio.TaskGroup) -> None:
         """Load a model, let it write a token, and serve it."""
-        settings = self._settings
         self.lifecycle.enter(ServerState.LOADING)
-        loaded = await asyncio.get_running_loop().run_in_executor(
-            self._executors.engine,
+        engine = await build_engine(
+            self._settings,
             self._load,
-            settings.model,
-            settings.runner,
-            self._progress.report,
-        )
-        core = WatchedCore(
-            EngineCore(
-                loaded.runner, loaded.tokenizer, settings.engine, self._clock, on_fault=_log_fault
-            ),
+            self._executors,
+            report=self._progress.report,
             observe_step=self._metrics.observe_step,
             clock=self._clock,
         )
-        driver = EngineDriver(
-            core,
-            self._executors.engine,
-            mailbox_bytes=settings.engine.mailbox_kib * 1024,
-        )
-        self._driver = driver
-        self._driving = group.create_task(self._or_fail(driver.run), name="hocket-driver")
+        loaded, self._driver = engine.loaded, engine.driver
+        self._driving = group.create_task(self._or_fail(engine.driver.run), name="hocket-driver")
         self._watching = group.create_task(
-            self._or_fail(lambda: self._watch(core)), name="hocket-watchdog"
+            self._or_fail(lambda: self._watch(engine.cores)), name="hocket-watchdog"
         )
         self.lifecycle.enter(ServerState.WARMING)
         self._progress.report("warming up", None)
-        await self._warm_up(driver, loaded)
+        await warm_up(engine, self._clock)
+        self._on_warm()
         self.catalogue.add(
             ServedModel(
                 description=loaded.description,
                 limits=loaded.limits,
                 tokenizer=loaded.tokenizer,
                 chat_template=loaded.chat_template,
-                engine=driver,
+                engine=engine.driver,
             )
         )
         self.lifecycle.enter(ServerState.SERVING)
         self._announce(loaded.description)
 
-    async def _watch(self, core: WatchedCore) -> None:
-        await Watchdog(self._settings.watchdog, core, clock=self._clock).wait_stalled()
+    async def _watch(self, cores: Sequence[WatchedCore]) -> None:
+        await Watchdog(self._settings.watchdog, *cores, clock=self._clock).wait_stalled()
         self._fail(StalledEngine("an engine step does not end"))
-
-    async def _warm_up(self, driver: EngineDriver, loaded: Loaded) -> None:
-        """Let the model write a few tokens.
-
-        Raises:
-            StartupError: It cannot.
-        """
-        encoding = loaded.tokenizer.encode(_WARM_UP_TEXT, add_special=True, parse_special=False)
-        most = max(1, loaded.limits.max_context_tokens - _WARM_UP_TOKENS)
-        submit = Submit(
-            request_id="warm-up",
-            prompt_token_ids=encoding.token_ids[:most],
-            sampling=SamplingParams(),
-            stopping=StoppingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True),
-            arrived=self._clock(),
-        )
-        generation = driver.submit_nowait(submit)
-        try:
-            async for output in generation:
-                if output.finished is not None and output.finished.completion_tokens:
-                    return
-        except HocketError as error:
-            cause = ", ".join(error.metadata.values())
-            raise StartupError(
-                f"{loaded.description.name} cannot write: {error.message}"
-                + (f" ({cause})" if cause else "")
-            ) from error
-        finally:
-            generation.close_nowait()  # who leaves meanwhile does not wait for the tokens
-        raise StartupError(f"{loaded.description.name} wrote nothing when it was tried out")
 
     async def _see_out(self) -> None:
         """Let calls end: in their own time if all is well, soon if the engine is gone."""
@@ -332,9 +243,11 @@ class App:
             return
         exporter = MetricsExporter(self._metrics.render, address=self._settings.metrics.address)
         self.metrics_address = exporter.start()
+        lag = asyncio.create_task(watch_lag(self._metrics.observe_lag), name="hocket-lag")
         try:
             yield
         finally:
+            lag.cancel()
             exporter.close()
 
     def _announce(self, model: ModelDescription) -> None:
@@ -378,8 +291,3 @@ class App:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise StartupError(f"cannot write {file}: {error.strerror}") from error
-
-
-def _log_fault(error: Exception) -> None:
-    """Log what cost one sequence its life. Engine thread."""
-    _log.error("a generation failed", exc_info=error)

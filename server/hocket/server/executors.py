@@ -34,11 +34,18 @@ class ExecutorConfig:
 
 
 class Executors:
-    """The engine's one thread, and those that work on text."""
+    """One thread for each engine worker, and those that work on text.
 
-    def __init__(self, config: ExecutorConfig) -> None:
+    Attributes:
+        engines: Executors of one thread each.
+    """
+
+    def __init__(self, config: ExecutorConfig, *, engine_workers: int = 1) -> None:
         self._config = config
-        self.engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hocket-engine")
+        self.engines = tuple(
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="hocket-engine")
+            for _ in range(engine_workers)
+        )
         self._text = ThreadPoolExecutor(
             max_workers=2 * config.text_threads, thread_name_prefix="hocket-text"
         )
@@ -108,9 +115,10 @@ class Executors:
 
     async def close(self, timeout_seconds: float) -> bool:
         """Take no more work and wait for the threads; False if they did not end in time."""
-        for executor in (self.engine, self._text):
+        executors = (*self.engines, self._text)
+        for executor in executors:
             executor.shutdown(wait=False, cancel_futures=True)
-        threads = [*self.engine._threads, *self._text._threads]  # noqa: SLF001 - to join them in time
+        threads = [thread for each in executors for thread in each._threads]  # noqa: SLF001 - to join them in time
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while any(thread.is_alive() for thread in threads):

@@ -1,16 +1,20 @@
 """The engine's settings. Any thread."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How much one step does.
+    """How much one step does, and how many are done side by side.
 
     Attributes:
+        workers: Engines that compute side by side with the same weights, each with a thread of its
+            own and an equal part of `runner.num_threads`, `runner.kv_cache_mib` and
+            `runner.saved_kv_mib`; a sequence cannot outgrow the cache of its worker. The bounds of
+            a step hold for each. More than one pays where a step cannot keep all cores busy.
         max_num_seqs: Most sequences in the batch.
         max_step_tokens: Most tokens that a step computes; those of a prompt count for more the
             further they look back. Bounds the gap between tokens that a long prompt may cause, and
@@ -23,13 +27,18 @@ class EngineConfig:
             one step. Changes no text; only where the kernels compute. 0: never.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
+        delivery: When a step's outputs reach their readers. `strict`: before the next step begins.
+            `overlapped`: while it runs, so that no step waits for them; an abort that they lead to
+            takes a step longer.
     """
 
+    workers: Annotated[int, Ge(1), Le(64)] = 1
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
     max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
     speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
+    delivery: Literal["strict", "overlapped"] = "overlapped"
 
     def __post_init__(self) -> None:
         """Refuse a step in which some sequence would stand still.

@@ -1,7 +1,9 @@
 """Turns the crank: asyncio in front, one executor call for each step. Loop thread.
 
 Commands gather while a step runs; all outputs of a step come back as one value and are put into
-mailboxes without waiting. Only `core.step` runs on the other thread.
+mailboxes without waiting. Only `core.step` runs on the other thread. Where delivery is overlapped,
+the next step begins first and the outputs are put while it runs: what their delivery asks for, such
+as the abort for a slow reader, comes a step later, and the thread does not wait for it.
 """
 
 import asyncio
@@ -34,6 +36,7 @@ class EngineDriver:
         executor: Executor,
         *,
         mailbox_bytes: int = 1 << 20,
+        is_overlapped: bool = False,
         on_step: Callable[[StepOutputs], None] = lambda _: None,
     ) -> None:
         """Make a driver; `run` drives.
@@ -42,11 +45,13 @@ class EngineDriver:
             core: The engine; from here on only this driver steps it.
             executor: One thread.
             mailbox_bytes: Most that waits for the reader of one request.
+            is_overlapped: Whether a step's outputs are delivered while the next one runs.
             on_step: Told of each step's outputs, on the loop; must neither block nor raise.
         """
         self._core = core
         self._executor = executor
         self._mailbox_bytes = mailbox_bytes
+        self._is_overlapped = is_overlapped
         self._on_step = on_step
         self._inbox: list[Command] = []
         self._reserved: dict[str, DrivenGeneration] = {}
@@ -94,13 +99,15 @@ class EngineDriver:
     def enter_nowait(
         self, submit: Submit, mailbox: Mailbox, abort_for: FinishReason | None
     ) -> None:
-        """Let a reserved request in, to be aborted at once where a reason is given.
+        """Let a request in, to be aborted at once where a reason is given.
+
+        Its id was reserved, here or by whoever spreads requests over several drivers.
 
         Raises:
             HocketError: Nothing comes in any more.
         """
         self._check_accepting()
-        del self._reserved[submit.request_id]
+        self._reserved.pop(submit.request_id, None)
         self._mailboxes[submit.request_id] = mailbox
         self._post(submit)
         if abort_for is not None:
@@ -165,34 +172,43 @@ class EngineDriver:
         if self._is_abandoned:
             self._fail_all()
             raise asyncio.CancelledError
+        done: StepOutputs | None = None  # the newest step, if it is not delivered yet
         has_work = False
         self._running = asyncio.current_task()
         try:
             while True:
+                if done is not None and not (self._is_overlapped and (has_work or self._inbox)):
+                    self._deliver(done)  # which may post an abort
+                    done = None
                 if not (has_work or self._inbox):
                     if self._is_stopping:
                         return
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                outputs = await self._step()
-                self._deliver(outputs)
-                has_work = outputs.has_work
+                done = await self._step(done)
+                has_work = done.has_work
         except BaseException:
             self._fail_all()
             raise
         finally:
             self._running = None
 
-    async def _step(self) -> StepOutputs:
+    async def _step(self, before: StepOutputs | None) -> StepOutputs:
+        """Run a step; deliver what the one before it brought, whatever becomes of this one."""
         commands, self._inbox = self._inbox, []
         loop = asyncio.get_running_loop()
-        step = loop.run_in_executor(self._executor, self._turn, commands)
+        step: asyncio.Future[StepOutputs] | None = None
         try:
+            try:
+                step = loop.run_in_executor(self._executor, self._turn, commands)
+            finally:
+                if before is not None:
+                    self._deliver(before)
             return await asyncio.shield(step)
-        except asyncio.CancelledError:
+        except BaseException:
             # However often we are cancelled, no step is left running behind our back.
-            while not (step.done() or self._is_abandoned):
+            while not (step is None or step.done() or self._is_abandoned):
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([step])
             raise

@@ -65,6 +65,8 @@ def merged(texts: list[TextOutput]) -> tuple[TextOutput, ...]:
     The order within each choice is kept. Choices do not wait for each other, so their deltas join
     even where they were interleaved.
     """
+    if len(texts) <= 1:  # as it is for whoever reads as fast as it is written
+        return tuple(texts)
     runs: dict[int, list[TextOutput]] = {}
     result: list[TextOutput] = []
     for text in texts:

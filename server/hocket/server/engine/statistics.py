@@ -1,6 +1,7 @@
 """The engine's numbers, as frozen snapshots made by the engine's thread and read by any."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +41,14 @@ class EngineStatistics:
     finished_requests: int = 0
     failed_requests: int = 0
     last_step_at: float = 0.0
+
+
+def total(snapshots: Sequence[EngineStatistics]) -> EngineStatistics:
+    """Return the numbers of several engines as if they were one: sums, and the newest times."""
+    newest = max(snapshots, key=lambda snapshot: snapshot.last_step_at)
+    sums = {
+        each.name: sum(getattr(snapshot, each.name) for snapshot in snapshots)
+        for each in fields(EngineStatistics)
+        if isinstance(getattr(newest, each.name), int)
+    }
+    return replace(newest, **sums)

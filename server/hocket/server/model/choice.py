@@ -22,9 +22,13 @@ from hocket.server.model.native import gate
 from hocket.server.model.native.build import build
 from hocket.server.model.native.decoder import NativeDecoder, is_supported
 from hocket.server.model.native.library import Library
+from hocket.server.model.native.weights import NativeWeights
 from hocket.server.model.network import Network
 from hocket.server.model.registry import Report
 from hocket.server.text.tokenizer import Tokenizer
+
+Weights = NativeWeights | EagerNetwork
+"""What networks share: read by any number of threads, written by none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +50,7 @@ class Choice:
         """Number type of the weights."""
         return "int8" if self.is_int8 else str(self.dtype).removeprefix("torch.")
 
-    def network(
-        self, checkpoint: Checkpoint, config: RunnerConfig, cache: KVCache, max_positions: int
-    ) -> Network:
+    def read(self, checkpoint: Checkpoint, max_positions: int) -> Weights:
         """Read the weights.
 
         Raises:
@@ -56,14 +58,15 @@ class Choice:
         """
         if self.library is None:
             return EagerNetwork(checkpoint, self.dtype, max_positions=max_positions)
-        return NativeDecoder(
-            checkpoint,
-            self.library,
-            cache,
-            max_positions=max_positions,
-            num_threads=compute_threads(config),
-            is_int8=self.is_int8,
-        )
+        return NativeWeights(checkpoint, max_positions=max_positions, is_int8=self.is_int8)
+
+    def network(self, weights: Weights, config: RunnerConfig, cache: KVCache) -> Network:
+        """Return what computes with weights that were read for this choice, on one cache."""
+        if isinstance(weights, EagerNetwork):
+            return weights
+        if self.library is None:
+            raise TypeError("weights for the kernels, and no kernels. This is a bug.")
+        return NativeDecoder(weights, self.library, cache, num_threads=compute_threads(config))
 
 
 def choose(
@@ -144,7 +147,7 @@ class _Scores:
             head_dim=model.head_dim,
             dtype=choice.dtype,
         )
-        self._network = choice.network(checkpoint, config, self._cache, gate.WINDOW)
+        self._network = choice.network(choice.read(checkpoint, gate.WINDOW), config, self._cache)
 
     def __call__(self, token_ids: Sequence[int]) -> Tensor:
         piece = SequenceSlice(

@@ -1,12 +1,11 @@
 """What the processor is good at, and how torch is told to use it. Engine thread, at load."""
 
 import ctypes
-import os
-from pathlib import Path
 
 import torch
 
 from hocket.server.model.config import RunnerConfig
+from hocket.server.model.shares import physical_cores
 
 # glibc's mallopt parameters. Large temporaries otherwise go back to the kernel after each step and
 # are faulted in again in the next one, which costs more than the arithmetic on them.
@@ -26,19 +25,6 @@ def keep_freed_memory() -> bool:
         (_M_ARENA_MAX, 1),
     )
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
-
-
-def physical_cores() -> int:
-    """Return how many physical cores this process may run on, at least 1."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(1))
-    siblings: set[str] = set()
-    for cpu in allowed:
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            siblings.add(topology.read_text(encoding="ascii").strip())
-        except OSError:
-            siblings.add(str(cpu))
-    return max(1, len(siblings))
 
 
 def compute_threads(config: RunnerConfig) -> int:

@@ -18,7 +18,11 @@ from hocket.server.model.network import Forward
 
 
 class EagerNetwork:
-    """One torch operation after the other."""
+    """One torch operation after the other.
+
+    A pass leaves nothing behind in it but what it wrote to the cache, so that several threads may
+    compute with it, each on a cache of its own.
+    """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, *, max_positions: int) -> None:
         """Read the weights.

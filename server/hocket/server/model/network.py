@@ -24,7 +24,11 @@ class Forward:
 
 
 class Network(Protocol):
-    """A decoder's weights and arithmetic; a row's result depends on its own sequence alone."""
+    """A decoder's weights and arithmetic; a row's result depends on its own sequence alone.
+
+    The thread that computes with it is the only one. Others may share the weights, in networks of
+    their own.
+    """
 
     @property
     def parameters(self) -> int:

@@ -15,7 +15,7 @@ from hocket.server.engine.batch import (
 from hocket.server.engine.commands import Logprobs
 from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
-from hocket.server.model.choice import Choice
+from hocket.server.model.choice import Choice, Weights
 from hocket.server.model.config import RunnerConfig
 from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
 from hocket.server.model.kv_cache import KVCache
@@ -41,6 +41,7 @@ class TorchRunner:
         *,
         num_tokens: int | None = None,
         choice: Choice | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Load the weights and allocate the cache.
 
@@ -50,6 +51,7 @@ class TorchRunner:
             num_tokens: The tokenizer's vocabulary, where the embedding has more rows than that;
                 what lies beyond is never drawn.
             choice: How to compute; torch alone without one.
+            weights: What another runner read, to be shared with it.
 
         Raises:
             StartupError: A tensor is missing or broken, or the cache cannot hold one block.
@@ -57,6 +59,8 @@ class TorchRunner:
         keep_freed_memory()
         torch.set_num_threads(compute_threads(config))
         model = checkpoint.config
+        self._checkpoint = checkpoint
+        self._config = config
         self._choice = choice or Choice(library=None, dtype=choose_dtype(config.dtype))
         dtype = self._choice.dtype
         self._num_tokens = min(num_tokens or model.vocabulary_size, model.vocabulary_size)
@@ -93,7 +97,21 @@ class TorchRunner:
                 head_dim=model.head_dim,
                 dtype=dtype,
             )
-            self._network = self._choice.network(checkpoint, config, self._cache, context)
+            self._weights = weights or self._choice.read(checkpoint, context)
+            self._network = self._choice.network(self._weights, config, self._cache)
+
+    def sibling(self) -> "TorchRunner":
+        """Return a runner over the same weights, with a cache of its own.
+
+        Called on the thread that will run it.
+        """
+        return TorchRunner(
+            self._checkpoint,
+            self._config,
+            num_tokens=self._num_tokens,
+            choice=self._choice,
+            weights=self._weights,
+        )
 
     @property
     def limits(self) -> ModelLimits:

@@ -33,6 +33,8 @@ from hocket.server.telemetry import RequestRecord
 _REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 _TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5, 5)
 
+_LAG_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.05, 0.1, 0.25, 1)
+
 _OTHER = "other"
 _METHODS = frozenset(
     {"Generate", "GenerateMany", "Tokenize", "Detokenize", "CountTokens", "SplitSentences"}
@@ -133,6 +135,9 @@ class Metrics:
             "inter_token_latency", "Between tokens of one sequence.", _TOKEN_BUCKETS
         )
         self._step_seconds = self._histogram("step", "Of one engine step.", _TOKEN_BUCKETS)
+        self._lag_seconds = self._histogram(
+            "event_loop_lag", "How late the event loop comes to what is due.", _LAG_BUCKETS
+        )
 
     def observe_request(self, record: RequestRecord) -> None:
         """Count a request that ended. Loop thread."""
@@ -159,6 +164,10 @@ class Metrics:
     def observe_step(self, seconds: float) -> None:
         """Count an engine step. Engine thread."""
         self._step_seconds.observe(seconds)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Count a moment at which the event loop was so late. Loop thread."""
+        self._lag_seconds.observe(seconds)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format. Any thread."""

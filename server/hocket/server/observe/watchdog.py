@@ -1,6 +1,6 @@
 """Notices when the engine, or the loop itself, no longer gets on.
 
-The engine's thread stamps the beginning and the end of each step; the loop looks at the stamp once
+Each engine thread stamps the beginning and the end of its steps; the loop looks at the stamps once
 a second. A loop that is stuck cannot look, so each look also winds up an alarm of `faulthandler`,
 whose thread needs neither the loop nor the interpreter's lock: unless it is wound up again in time,
 it writes all stacks to stderr and ends the process.
@@ -77,35 +77,37 @@ class WatchedCore:
 
 
 class Watchdog:
-    """Looks at a core once a second. Loop thread."""
+    """Looks at all cores once a second. Loop thread."""
 
     def __init__(
         self,
         config: WatchdogConfig,
-        core: WatchedCore,
-        *,
+        *cores: WatchedCore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._core = core
+        self._cores = cores
         self._clock = clock
         self._looked_at = clock()
         self._awake_since = self._looked_at
 
     def is_stalled(self) -> bool:
-        """Look: whether the step in progress takes too long. A paused process gets a new start."""
+        """Look: whether a step in progress takes too long. A paused process gets a new start."""
         now = self._clock()
         if now - self._looked_at > _LATE_FACTOR * _LOOK_SECONDS:
             self._awake_since = now
         self._looked_at = now
-        began = self._core.step_began_at
+        return any(self._is_stalled(core, now) for core in self._cores)
+
+    def _is_stalled(self, core: WatchedCore, now: float) -> bool:
+        began = core.step_began_at
         if began is None or not self._config.step_seconds:
             return False
-        patience = max(self._config.step_seconds, _LONGEST_FACTOR * self._core.longest_step_seconds)
+        patience = max(self._config.step_seconds, _LONGEST_FACTOR * core.longest_step_seconds)
         return now - max(began, self._awake_since) > patience
 
     async def wait_stalled(self) -> None:
-        """Return once the engine has stalled; keep the alarm for the loop wound up until then."""
+        """Return once an engine has stalled; keep the alarm for the loop wound up until then."""
         # Where standard error is no file, as in a notebook, the alarm would have nowhere to write.
         has_alarm = self._config.loop_seconds > 0 and _has_descriptor(sys.stderr)
         try:

@@ -5,6 +5,7 @@ itself, with the decoder's own words. No text of an exception that is not ours p
 """
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
@@ -74,8 +75,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def call(raw: Any, context: Context) -> AsyncIterator[Any]:
                 try:
                     self._guard(method, context)
-                    async for response in each(behaviour(request_of(raw), context)):
-                        yield response
+                    async with aclosing(each(behaviour(request_of(raw), context))) as responses:
+                        async for response in responses:
+                            yield response
                 except Exception as error:  # noqa: BLE001 - this is the net
                     await end_call(context, error, method)
 

@@ -1,7 +1,6 @@
 """Puts something around a gRPC handler, whichever of its four kinds it is. Loop thread."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -42,12 +41,11 @@ def wrap(
     return make(wrapped, deserializer, handler.response_serializer)
 
 
-async def each(responses: AsyncIterator[Any]) -> AsyncGenerator[Any]:
-    """Yield responses and close their generator at once when the reader leaves."""
-    if isinstance(responses, AsyncGenerator):
-        async with aclosing(responses) as closing:
-            async for response in closing:
-                yield response
-    else:
-        async for response in responses:
-            yield response
+def each(responses: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    """Return responses as something that can be closed; a generator is that itself."""
+    return responses if isinstance(responses, AsyncGenerator) else _generated(responses)
+
+
+async def _generated(responses: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for response in responses:
+        yield response

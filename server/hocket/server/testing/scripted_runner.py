@@ -90,6 +90,18 @@ class ScriptedRunner:
         self._saved: dict[int, list[_Block]] = {}
         self.batches: list[tuple[int, ...]] = []
 
+    def sibling(self) -> "ScriptedRunner":
+        """Return a runner with the same script, gate and bounds, and a cache of its own."""
+        limits = self._limits
+        return ScriptedRunner(
+            self._script,
+            max_context_tokens=limits.max_context_tokens,
+            block_size=limits.block_size,
+            num_blocks=limits.num_blocks,
+            num_saved_blocks=limits.num_saved_blocks,
+            gate=self._gate,
+        )
+
     @property
     def limits(self) -> ModelLimits:
         """The bounds that it was made with."""

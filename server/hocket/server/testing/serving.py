@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from hocket.server.app import App, Report
+from hocket.server.app import App
 from hocket.server.catalogue import ModelDescription
 from hocket.server.engine.batch import ModelLimits
 from hocket.server.lifecycle import ServerState
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.settings import Settings
+from hocket.server.startup import Report
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner
 from hocket.server.text.tokenizer import ChatMessage

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from hocket.server.engine.batch import Batch
-from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
+from hocket.server.model.checkpoint import Architecture, DecoderConfig
 from hocket.server.model.kv_cache import KVCache
-from hocket.server.model.native.arena import Arena
 from hocket.server.model.native.library import (
     LayerStruct,
     Library,
@@ -18,9 +17,9 @@ from hocket.server.model.native.library import (
     SliceStruct,
     StepStruct,
 )
-from hocket.server.model.native.packing import GROUP, LANES, PackedLinear
+from hocket.server.model.native.packing import GROUP, LANES
+from hocket.server.model.native.weights import NativeWeights
 from hocket.server.model.network import Forward
-from hocket.server.model.rope import inverse_frequencies
 
 _ACTIVATIONS = {"silu": 2, "gelu_tanh": 3}
 _MOST_HIDDEN, _MOST_HEAD = 16_384, 256
@@ -42,49 +41,25 @@ def is_supported(config: DecoderConfig, block_size: int) -> bool:
 
 
 class NativeDecoder:
-    """A model of the Llama family in the kernels' form, bound to one cache."""
+    """Computes with weights that others may share, on one cache and in memory of its own."""
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        library: Library,
-        cache: KVCache,
-        *,
-        max_positions: int,
-        num_threads: int,
-        is_int8: bool,
+        self, weights: NativeWeights, library: Library, cache: KVCache, *, num_threads: int
     ) -> None:
-        """Read and pack the weights.
-
-        Raises:
-            StartupError: A tensor is missing or broken.
-        """
-        config = checkpoint.config
+        config = weights.config
+        layers = (LayerStruct * config.num_layers)()
+        ctypes.memmove(layers, weights.layers, ctypes.sizeof(layers))
+        for layer, keys, values in zip(layers, cache.keys, cache.values, strict=True):
+            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
         self._config = config
         self._library = library
-        self._checkpoint = checkpoint
-        self._is_int8 = is_int8
-        self._kept: list[object] = [cache]
-        self._arena = Arena()
-        self.parameters = 0
-        rotations = {
-            is_local: self._keep(_rotation(config, max_positions, is_local=is_local))
-            for is_local in {index in config.sliding_layers for index in range(config.num_layers)}
-        }
-        layers = (LayerStruct * config.num_layers)()
-        for index in range(config.num_layers):
-            self._fill(layers[index], index)
-            layers[index].rotation = rotations[index in config.sliding_layers]
-            layers[index].keys = cache.keys[index].data_ptr()
-            layers[index].values = cache.values[index].data_ptr()
-        embedding = self._tensor("model.embed_tokens.weight")
-        head = embedding if config.tie_embeddings else self._tensor("lm_head.weight")
-        scale = torch.tensor(config.embedding_scale, dtype=torch.bfloat16).item()
+        self._kept = (weights, cache, layers)
+        self.parameters = weights.parameters
         self._model = ModelStruct(
             layers=ctypes.addressof(layers),
-            embedding=self._keep(embedding.to(torch.bfloat16)),
-            norm=self._keep(self._tensor("model.norm.weight").float()),
-            head=self._linear_of(head),
+            embedding=weights.embedding,
+            norm=weights.norm,
+            head=weights.head,
             num_layers=config.num_layers,
             hidden=config.hidden_size,
             num_heads=config.num_heads,
@@ -95,10 +70,9 @@ class NativeDecoder:
             activation=_ACTIVATIONS[config.activation],
             epsilon=config.norm_epsilon,
             scale=config.query_scale,
-            embedding_scale=scale,
+            embedding_scale=torch.tensor(config.embedding_scale, dtype=torch.bfloat16).item(),
             num_threads=num_threads,
         )
-        self._kept.append(layers)
         self._step = StepStruct()
         self._room: dict[str, Tensor] = {}
 
@@ -138,58 +112,6 @@ class NativeDecoder:
         self._library.logits(self._model, self._step, hidden, list(rows), out)
         return out
 
-    def _fill(self, layer: LayerStruct, index: int) -> None:
-        config = self._config
-        prefix = f"model.layers.{index}"
-        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
-        layer.qkv = self._linear(
-            *(f"{attention}.{letter}_proj" for letter in "qkv"), has_bias=config.attention_bias
-        )
-        layer.output = self._linear(f"{attention}.o_proj", has_bias=config.output_bias)
-        layer.gate_up = self._linear(
-            f"{mlp}.gate_proj", f"{mlp}.up_proj", has_bias=config.mlp_bias, is_gated=True
-        )
-        layer.down = self._linear(f"{mlp}.down_proj", has_bias=config.mlp_bias)
-        layer.before_attention = self._norm(f"{prefix}.input_layernorm")
-        if config.post_norms:
-            layer.after_attention = self._norm(f"{prefix}.post_attention_layernorm")
-            layer.before_mlp = self._norm(f"{prefix}.pre_feedforward_layernorm")
-            layer.after_mlp = self._norm(f"{prefix}.post_feedforward_layernorm")
-        else:
-            layer.before_mlp = self._norm(f"{prefix}.post_attention_layernorm")
-        if config.qk_norm:
-            layer.q_norm = self._norm(f"{attention}.q_norm")
-            layer.k_norm = self._norm(f"{attention}.k_norm")
-        if index in config.sliding_layers:
-            layer.window = config.sliding_window or 0
-
-    def _tensor(self, name: str) -> Tensor:
-        tensor = self._checkpoint.tensor(name)
-        self.parameters += tensor.numel()
-        return tensor
-
-    def _norm(self, name: str) -> int:
-        return self._keep(self._tensor(f"{name}.weight").float())
-
-    def _linear(self, *names: str, has_bias: bool, is_gated: bool = False) -> ctypes.Structure:
-        weight = torch.cat([self._tensor(f"{name}.weight") for name in names])
-        bias = torch.cat([self._tensor(f"{name}.bias") for name in names]) if has_bias else None
-        return self._linear_of(weight, bias, is_gated=is_gated)
-
-    def _linear_of(
-        self, weight: Tensor, bias: Tensor | None = None, *, is_gated: bool = False
-    ) -> ctypes.Structure:
-        packed = PackedLinear(
-            weight, bias, arena=self._arena, is_int8=self._is_int8, is_gated=is_gated
-        )
-        self._kept.append(packed)
-        return packed.struct
-
-    def _keep(self, tensor: Tensor) -> int:
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
-
     def _make_room(self, rows: int) -> None:
         """Let the memory of a step hold so many rows."""
         if self._room and self._room["x"].shape[0] >= rows:
@@ -209,13 +131,3 @@ class NativeDecoder:
         }
         for name, tensor in self._room.items():
             setattr(self._step, name, tensor.data_ptr())
-
-
-def _rotation(config: DecoderConfig, positions: int, *, is_local: bool) -> Tensor:
-    """Return `[positions, head_dim]`: cosines, then sines, of each half."""
-    theta, scaling = config.rope_theta, config.rope_scaling
-    if is_local and config.rope_local_theta is not None:
-        theta, scaling = config.rope_local_theta, None
-    frequencies = inverse_frequencies(config.head_dim, theta, scaling)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
