@@ -1,0 +1,1 @@
+"""Benchmarks: run as modules from the top of a checkout."""
