@@ -1,10 +1,10 @@
 """From turns to figures: medians, percentiles, ratios against the best rival, and tables."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.peers.peer import Stream, Turn
+from bench.peers.peer import Turn
 
 Figures = dict[str, Any]
 _LOWER_IS_BETTER = ("first_text_p50", "first_text_p99", "first_sentence_p50", "first_sentence_p99")
@@ -13,24 +13,22 @@ _LOWER_IS_BETTER = ("first_text_p50", "first_text_p99", "first_sentence_p50", "f
 def figures(turns: Sequence[Turn]) -> Figures:
     """Return the figures of one side: rates of turns, and times of all their streams together.
 
-    Times are in seconds; `first_sentence_*` is None if no stream had a whole sentence.
+    Times are in seconds; None where no stream had any.
     """
     streams = [stream for turn in turns for stream in turn.streams]
     found: Figures = {
         "rate": round(statistics.median(turn.rate for turn in turns), 1),
         "rates": [round(turn.rate, 1) for turn in turns],
     }
-    read: dict[str, Callable[[Stream], Sequence[float]]] = {
-        "first_text": lambda stream: (stream.first_text,),
-        "first_sentence": lambda stream: (
-            () if stream.first_sentence is None else (stream.first_sentence,)
-        ),
-        "gap": lambda stream: stream.gaps,
+    times: dict[str, list[float]] = {
+        "first_text": [s.first_text for s in streams if s.first_text is not None],
+        "first_sentence": [s.first_sentence for s in streams if s.first_sentence is not None],
+        "gap": [gap for s in streams for gap in s.gaps],
     }
-    for name, values_of in read.items():
-        values = sorted(value for stream in streams for value in values_of(stream))
+    for name, values in times.items():
         for percent in (50, 99):
-            found[f"{name}_p{percent}"] = round(_percentile(values, percent), 4) if values else None
+            at = round(_percentile(sorted(values), percent), 4) if values else None
+            found[f"{name}_p{percent}"] = at
     found["without_sentence"] = sum(stream.first_sentence is None for stream in streams)
     return found
 

@@ -39,13 +39,13 @@ class Stream:
 
     Attributes:
         tokens: How many were written, as the side itself counts them.
-        first_text: Seconds from sending to the first text.
+        first_text: Seconds from sending to the first text; None if only whole sentences are sent.
         first_sentence: Seconds until a whole sentence was received; None if there was none.
         gaps: Seconds between one text and the next.
     """
 
     tokens: int
-    first_text: float
+    first_text: float | None
     first_sentence: float | None
     gaps: tuple[float, ...]
 
@@ -118,7 +118,7 @@ def stream_of(tokens: int, arrivals: Sequence[Arrival], *, is_whole: bool = Fals
         raise RuntimeError("a stream ended without text")
     return Stream(
         tokens=tokens,
-        first_text=texts[0].seconds,
+        first_text=None if is_whole else texts[0].seconds,
         first_sentence=texts[0].seconds if is_whole else _first_sentence(texts),
         gaps=tuple(after.seconds - before.seconds for before, after in itertools.pairwise(texts)),
     )
