@@ -48,6 +48,7 @@ class PeerProcess:
             answers: Its standard output is kept for `ask`, and not put into the log.
         """
         self.log = log
+        self._has_ended = False
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -115,7 +116,10 @@ class PeerProcess:
         return total
 
     async def end(self) -> None:
-        """Ask it to leave, and end its whole group if it does not in time."""
+        """Ask it to leave, and end its whole group if it does not in time; once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.resume()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):

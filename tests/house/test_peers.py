@@ -103,3 +103,4 @@ async def test_a_peer_that_leaves_is_absent_with_its_last_words(tmp_path) -> Non
     with pytest.raises(Absent, match="RuntimeError: no such processor"):
         await process.wait_ready(never, 30)
     await process.end()
+    await process.end()  # without effect
