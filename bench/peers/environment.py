@@ -7,6 +7,7 @@ ask for that computes nothing here, such as CUDA libraries.
 import asyncio
 import os
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 from bench.machine import ROOT
@@ -36,6 +37,13 @@ async def peer_python(folder: str, requirements: str) -> Path:
     await _run(str(python), *install, "-r", str(LISTS / requirements))
     stamp.write_text(wanted, encoding="utf-8")
     return python
+
+
+def installed(python: Path, package: str) -> str:
+    """Return a package of an environment with its version, as in `torch 2.13.0`."""
+    packages = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    found = next(distributions(name=package, path=[str(packages)]))
+    return f"{package} {found.version}"
 
 
 async def _run(*command: str) -> None:

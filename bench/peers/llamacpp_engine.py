@@ -5,7 +5,6 @@
 Runs in an environment of its own, until standard input ends.
 """
 
-import json
 import os
 import sys
 
@@ -27,8 +26,7 @@ def main() -> None:
     parameters.cpuparams.n_threads = os.cpu_count()
     parameters.cpuparams_batch.n_threads = os.cpu_count()
     server = xllamacpp.Server(parameters)
-    told = {"version": xllamacpp.__version__, "address": server.listening_address}
-    print(json.dumps(told), flush=True)
+    print("listening on", server.listening_address, flush=True)
     sys.stdin.read()
 
 

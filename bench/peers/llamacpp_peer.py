@@ -3,13 +3,12 @@
 It runs on Q8_0 weights, and on the very file that hocket serves.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import ROOT
 from bench.peers.completions import completions, is_healthy
-from bench.peers.environment import peer_python
+from bench.peers.environment import installed, peer_python
 from bench.peers.peer import Absent, Turn
 from bench.peers.process import PeerProcess, free_port
 from bench.peers.weights import MODEL, gguf_file, original
@@ -43,6 +42,7 @@ class LlamaCpp:
             Absent: That is impossible here.
         """
         python = await peer_python(_FOLDER, "requirements-llamacpp.txt")
+        self.version = installed(python, "xllamacpp")
         weights = original() if self._kind == "q4_1" else gguf_file(self._kind)
         self._port = free_port()
         engine = Path(__file__).with_name("llamacpp_engine.py")
@@ -51,9 +51,6 @@ class LlamaCpp:
             log=ROOT / _FOLDER / f"{self.name}.log",
         )
         await self._process.wait_ready(lambda: is_healthy(self._port), _START_SECONDS)
-        first = self._process.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        told = next(line for line in first if line.startswith('{"version"'))
-        self.version = f"xllamacpp {json.loads(told)['version']}"
         self._process.pause()
 
     async def turn(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Turn:

