@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo proto proto-check format lint type test test-all bench bench-steps bench-baseline docs ci clean
+.PHONY: help setup demo proto proto-check format lint type test test-all bench bench-peers bench-steps bench-baseline docs ci clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -72,6 +72,9 @@ bench-steps: $(VENV)/.dev ## Where the time of a step goes, products by shape, p
 
 bench-baseline: $(VENV)/.dev ## Tokens per second over gRPC against transformers, one request after the other
 	@$(BIN)/python -m bench.baseline
+
+bench-peers: $(VENV)/.dev ## hocket against OpenVINO GenAI, vLLM and llama.cpp, which are installed first
+	@$(BIN)/python -m bench.peers
 
 docs: $(VENV)/.dev ## Regenerate the tables in docs/
 	@$(BIN)/python tools/docs_tables.py

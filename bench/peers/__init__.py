@@ -1,0 +1,1 @@
+"""hocket against its peers: same machine, same weights, turn by turn."""

@@ -1,0 +1,121 @@
+"""hocket against its peers: same machine, same weights, turn by turn.
+
+    python -m bench.peers [--streams 1 8 32] [--rounds 5] [--sides NAME ...] [--output FILE]
+
+Peers are installed into environments of their own at the top of the checkout, the first time. One
+that cannot be installed or started is shown as absent, with the reason. Progress goes to standard
+error, a Markdown table to standard output, everything that was measured into the file.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.machine import ROOT, description
+from bench.peers import hocket_peer
+from bench.peers.calibration import measured
+from bench.peers.compare import Comparison, compare, start_all
+from bench.peers.figures import figures, ratios, table
+from bench.peers.llamacpp_peer import LlamaCpp
+from bench.peers.openvino_peer import OpenVino
+from bench.peers.peer import Peer
+from bench.peers.prompts import Prompts
+from bench.peers.vllm_peer import Vllm
+from bench.peers.weights import tokenizer
+
+PEERS: dict[str, Callable[[], Peer]] = {
+    "openvino-f16": lambda: OpenVino("f16"),
+    "openvino-q8_0": lambda: OpenVino("q8_0"),
+    "vllm-bfloat16": Vllm,
+    "llamacpp-q8_0": lambda: LlamaCpp("q8_0"),
+    "llamacpp-q4_1": lambda: LlamaCpp("q4_1"),
+}
+USUAL = ["hocket", "hocket-bfloat16", "hocket-torch", *PEERS]
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, object]:
+    """Start the sides, let them take their turns, and return the result.
+
+    SIGTERM ends it, and with it the processes of all sides.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    sides = [
+        PEERS[name]() if name in PEERS else hocket_peer.Hocket(name, arguments.set)
+        for name in arguments.sides
+    ]
+    comparison, prompts = Comparison(), Prompts(tokenizer())
+    try:
+        present = await start_all(sides, comparison)
+        before = await asyncio.to_thread(measured)
+        for streams in arguments.streams if present else []:
+            await compare(
+                present,
+                comparison,
+                prompts,
+                streams=streams,
+                rounds=arguments.rounds,
+                new_tokens=arguments.new_tokens,
+            )
+        after = await asyncio.to_thread(measured)
+    finally:
+        for side in sides:
+            await side.stop()
+    rivals = [side.name for side in present if side.rivals]
+    ours = [side.name for side in present if isinstance(side, hocket_peer.Hocket)]
+    results: dict[str, object] = {}
+    for streams, turns in comparison.turns.items():
+        found = {name: figures(taken) for name, taken in turns.items()}
+        results[str(streams)] = {
+            "ratios": ratios(
+                found,
+                [name for name in rivals if name in found],
+                [name for name in ours if name in found],
+            ),
+            "sides": found,
+        }
+    return {
+        "command": " ".join(["python", "-m", "bench.peers", *sys.argv[1:]]),
+        "rounds": arguments.rounds,
+        "prompt_tokens": comparison.prompt_tokens,
+        "new_tokens": arguments.new_tokens,
+        "sides": {side.name: side.version for side in sides},
+        "rivals": rivals,
+        "absent": comparison.absent,
+        "streams": results,
+        "idle_cpu": round(comparison.idle_cpu, 3),
+        "calibration_gflops": {"before": before, "after": after},
+        "calibration_drift": round(after / before - 1, 3),
+        "machine": description("torch", "grpcio", "protobuf"),
+    }
+
+
+def main() -> None:
+    """Run as a command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--sides", nargs="+", choices=[*hocket_peer.SIDES, *PEERS], default=USUAL, metavar="NAME",
+        help=f"of {', '.join([*hocket_peer.SIDES, *PEERS])}",
+    )  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], help="a setting of hocket's servers")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/peers.json")
+    arguments = parser.parse_args()
+    result = asyncio.run(run(arguments))
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
