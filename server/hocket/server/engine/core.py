@@ -174,6 +174,8 @@ class EngineCore:
         self._count(sequence, item.count)
         sequence.note_prompt_logprobs(result.prompt_logprobs)
         sequence.num_computed += item.count
+        if sequence.num_computed - item.count < sequence.prompt_length:
+            self._scheduler.keep_prefix(sequence)
         if request.prefilled_at is None and sequence.num_computed >= sequence.prompt_length:
             request.prefilled_at = now
         if result.token is None:
@@ -236,6 +238,7 @@ class EngineCore:
 
     def _end(self, request: Request, sequence: Sequence, completion: Completion) -> None:
         """Take a choice out; what raises here concerns the blocks of all, and is nobody's own."""
+        self._scheduler.keep_prefix(sequence)
         self._scheduler.remove(sequence)
         request.sequences.remove(sequence)
         request.completions.append(completion)
@@ -298,6 +301,10 @@ class EngineCore:
             blocks_total=scheduler.pool.total,
             blocks_used=scheduler.pool.used,
             saved_blocks=scheduler.saved_blocks,
+            prefix_chunks_total=scheduler.prefixes.index.total,
+            prefix_chunks_used=scheduler.prefixes.index.used,
+            prefix_queried_tokens=scheduler.prefixes.queried_tokens,
+            prefix_hit_tokens=scheduler.prefixes.hit_tokens,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
             preemptions=scheduler.preemptions,

@@ -4,7 +4,7 @@ Tokens computed catch up with tokens known: that one rule covers prefill in chun
 resuming after a preemption (after the scheduler of vLLM v1). Sequences run in the order of their
 ranks, then of arrival. A sequence that lacks a block takes it from the last of those that run
 after it; the one put aside keeps a copy of its blocks if there is room for it, and otherwise
-computes them again.
+computes them again. A sequence that starts with nothing gets what the prefix cache knows of it.
 
 Nobody starves. A rank is the step of arrival, moved by `PRIORITY_STEPS` for each unit of priority:
 waiting makes up for priority, and nobody is overtaken by those that come later than that. And a
@@ -21,6 +21,7 @@ from operator import attrgetter
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.prefix_cache import PrefixCache
 from hocket.server.engine.sequence import Place, Sequence
 
 # Steps of waiting that make up for one unit of priority.
@@ -51,17 +52,19 @@ class _Plan:
     chosen: dict[Sequence, int] = field(default_factory=dict)
     costs: dict[Sequence, float] = field(default_factory=dict)
 
-    def affordable(self, sequence: Sequence) -> int:
+    def affordable(self, sequence: Sequence, skipped: int = 0) -> int:
         """Return how many pending tokens of a sequence fit: one at least, while anything is left.
+
+        So many of them are `skipped`, since they need not be computed.
 
         Tokens from position `s` on cost `n + key_cost * (n * s + n * n / 2)`; a stream's token
         counts as one wherever it stands.
         """
         if self.budget < 1:
             return 0
-        count = sequence.num_pending
+        count = sequence.num_pending - skipped
         if not sequence.is_decoding:
-            count = min(count, self._fitting(sequence.num_computed))
+            count = min(count, self._fitting(sequence.num_computed + skipped))
         return min(count, int(self.budget))
 
     def add(self, sequence: Sequence, count: int) -> None:
@@ -114,6 +117,7 @@ class Scheduler:
         self._key_cost = limits.key_cost
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
+        self.prefixes = PrefixCache(runner, on_fault)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.saved_blocks = 0
@@ -131,6 +135,11 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
         insort(self.waiting, sequence, key=_ORDER)
+
+    def keep_prefix(self, sequence: Sequence) -> None:
+        """Let others find what a sequence has computed, as far as it is at hand."""
+        if sequence.place is Place.RUNNING:
+            self.prefixes.keep(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence and take back all it holds, wherever it stands."""
@@ -159,6 +168,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise if the books do not balance."""
         self.pool.check_integrity()
+        self.prefixes.index.check_integrity()
         held = sum(len(sequence.table) for sequence in self.running)
         if held != self.pool.used:
             raise AssertionError("blocks belong to no running sequence. This is a bug.")
@@ -178,8 +188,10 @@ class Scheduler:
     def _admit(self, plan: _Plan) -> None:
         while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:
             sequence = self.waiting[0]
-            count = plan.affordable(sequence)
-            needed = self._blocks_for(sequence.num_computed + count)
+            prefix = self.prefixes.find(sequence)
+            skipped = self.prefixes.tokens_in(prefix)
+            count = plan.affordable(sequence, skipped)
+            needed = self._blocks_for(sequence.num_computed + skipped + count)
             # One block stays free for each running sequence, or the newcomer is put aside at once.
             spare = len(self.running) if self.running else 0
             if needed + min(spare, self.pool.total // 8) > self.pool.free:
@@ -187,6 +199,7 @@ class Scheduler:
             del self.waiting[0]
             self._start(sequence)
             self.pool.extend(sequence.table, needed - len(sequence.table))
+            self.prefixes.load(sequence, prefix)
             plan.add(sequence, count)
 
     def _start(self, sequence: Sequence) -> None:
@@ -213,6 +226,7 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(sequence)
         if not self._save(sequence):
+            self.prefixes.keep(sequence)
             sequence.num_computed = 0
         self._release(sequence)
         sequence.place = Place.WAITING

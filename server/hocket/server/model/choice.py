@@ -46,6 +46,11 @@ class Choice:
         """Number type of the weights."""
         return "int8" if self.is_int8 else str(self.dtype).removeprefix("torch.")
 
+    @property
+    def is_decode_exact(self) -> bool:
+        """Whether decoded tokens leave the same bits in the cache as prefilled ones."""
+        return self.library is not None
+
     def network(
         self, checkpoint: Checkpoint, config: RunnerConfig, cache: KVCache, max_positions: int
     ) -> Network:
