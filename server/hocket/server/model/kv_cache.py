@@ -1,7 +1,7 @@
 """Keys and values of computed tokens, in blocks. Engine thread.
 
-Keys and values of each layer are `[blocks, kv_heads, block_size, head_dim]`, parts of one tensor that
-is allocated and zeroed once: what is masked is still multiplied by zero, and 0 times NaN is NaN.
+Keys and values of each layer are `[blocks, kv_heads, block_size, head_dim]`, parts of one tensor,
+allocated and zeroed once: what is masked is still multiplied by zero, and 0 times NaN is NaN.
 """
 
 from collections.abc import Sequence
