@@ -174,8 +174,7 @@ class EngineCore:
         self._count(sequence, item.count)
         sequence.note_prompt_logprobs(result.prompt_logprobs)
         sequence.num_computed += item.count
-        if sequence.num_computed - item.count < sequence.prompt_length:
-            self._scheduler.keep_prefix(sequence)
+        self._scheduler.prefixes.keep(sequence, item.count)
         if request.prefilled_at is None and sequence.num_computed >= sequence.prompt_length:
             request.prefilled_at = now
         if result.token is None:
@@ -238,7 +237,6 @@ class EngineCore:
 
     def _end(self, request: Request, sequence: Sequence, completion: Completion) -> None:
         """Take a choice out; what raises here concerns the blocks of all, and is nobody's own."""
-        self._scheduler.keep_prefix(sequence)
         self._scheduler.remove(sequence)
         request.sequences.remove(sequence)
         request.completions.append(completion)

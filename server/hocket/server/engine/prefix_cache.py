@@ -65,12 +65,19 @@ class PrefixCache:
         sequence.num_computed = self.tokens_in(slots)
         self.hit_tokens += sequence.num_computed
 
-    def keep(self, sequence: Sequence) -> None:
-        """Keep what a running sequence has computed and is not kept yet."""
+    def keep(self, sequence: Sequence, count: int) -> None:
+        """Keep the chunks that the newest `count` computed tokens of a running sequence complete.
+
+        Each is copied once, right when it is complete: no step has much to copy, and where more is
+        computed than there is room for, nothing is copied again and again.
+        """
         if not self.index.total:
             return
         limit = self._shareable(sequence, sequence.num_computed)
-        added = self.index.add(sequence.token_ids, limit)
+        begin = self._shareable(sequence, sequence.num_computed - count) // self._chunk_tokens
+        if begin == limit // self._chunk_tokens:
+            return
+        added = self.index.add(sequence.token_ids, limit, known=begin)
         if not added.slots:
             return
         try:

@@ -67,14 +67,21 @@ class PrefixIndex:
         for slot in reversed(slots):
             self._nodes.move_to_end(slot)
 
-    def add(self, token_ids: Sequence[int], limit: int) -> Addition:
+    def add(self, token_ids: Sequence[int], limit: int, *, known: int = 0) -> Addition:
         """Keep the whole chunks among the first `limit` tokens, as many as find a slot.
 
         Slots are free ones first, then those of the chunks used longest ago, but none of this very
         prefix.
+
+        Args:
+            token_ids: All of a sequence's tokens.
+            limit: How many of them may be kept.
+            known: The first chunks were kept already; if some were forgotten since, none is added.
         """
         path = self._walk(token_ids, limit)
         first, wanted = len(path), limit // self._chunk_tokens - len(path)
+        if first < known:
+            return Addition(first, ())
         self.touch([node.slot for node in path])
         while len(self._free) < wanted and len(self._nodes) > len(path):
             self._remove(next(iter(self._nodes.values())))

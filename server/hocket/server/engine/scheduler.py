@@ -136,11 +136,6 @@ class Scheduler:
         """Let a new sequence wait."""
         insort(self.waiting, sequence, key=_ORDER)
 
-    def keep_prefix(self, sequence: Sequence) -> None:
-        """Let others find what a sequence has computed, as far as it is at hand."""
-        if sequence.place is Place.RUNNING:
-            self.prefixes.keep(sequence)
-
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence and take back all it holds, wherever it stands."""
         if sequence.place is Place.RUNNING:
@@ -226,7 +221,6 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(sequence)
         if not self._save(sequence):
-            self.prefixes.keep(sequence)
             sequence.num_computed = 0
         self._release(sequence)
         sequence.place = Place.WAITING
