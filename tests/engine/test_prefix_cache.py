@@ -109,7 +109,7 @@ def test_choices_that_start_later_find_the_prompt():
 @pytest.mark.parametrize("is_exact", [False, True])
 def test_an_answer_is_a_prefix_too_where_it_is_the_same_to_the_bit(is_exact):
     """As it is in the next turn of a conversation."""
-    crank = Crank(ScriptedRunner(is_decode_exact=is_exact))
+    crank = Crank(ScriptedRunner(num_prefix_chunks=64, is_decode_exact=is_exact))
     crank.run(submit("first", PROMPT, max_tokens=16))
     answer = crank.text("first")
     crank.run(submit("second", PROMPT + answer + " And?"))
@@ -120,7 +120,9 @@ def test_an_answer_is_a_prefix_too_where_it_is_the_same_to_the_bit(is_exact):
 @pytest.mark.parametrize("is_exact", [False, True])
 def test_what_was_put_aside_finds_its_own_again(is_exact):
     """Its prompt, and what it wrote where that is the same to the bit."""
-    runner = ScriptedRunner(num_blocks=14, num_saved_blocks=0, is_decode_exact=is_exact)
+    runner = ScriptedRunner(
+        num_blocks=14, num_saved_blocks=0, num_prefix_chunks=64, is_decode_exact=is_exact
+    )
     crank = Crank(runner)
     names = [f"n{index}" for index in range(6)]
     crank.run(*(submit(name, name * 8) for name in names))

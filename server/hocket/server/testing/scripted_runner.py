@@ -71,7 +71,7 @@ class ScriptedRunner:
         num_blocks: int = 1_024,
         num_saved_blocks: int = 64,
         prefix_chunk_tokens: int = 4,
-        num_prefix_chunks: int = 64,
+        num_prefix_chunks: int = 0,
         is_decode_exact: bool = True,
         gate: Callable[[], None] = lambda: None,
     ) -> None:
