@@ -18,7 +18,7 @@ class Crank:
     """Turns an engine by hand and keeps what came of it."""
 
     def __init__(self, runner: ScriptedRunner | None = None, **config) -> None:
-        self.runner = runner or ScriptedRunner()
+        self.runner = runner or ScriptedRunner(num_prefix_chunks=64)
         self.now = 0.0
         self.faults: list[Exception] = []
         config.setdefault("max_num_seqs", min(32, config.get("max_step_tokens", 32)))
@@ -121,10 +121,11 @@ def test_the_text_is_the_same_in_every_granularity(granularity):
     seqs=st.integers(1, 6),
     blocks=st.integers(16, 60),
     saved=st.sampled_from([0, 3, 40]),
+    chunks=st.sampled_from([0, 9, 64]),
 )
-def test_batch_laws(prompts, arrivals, priorities, step_tokens, seqs, blocks, saved):
+def test_batch_laws(prompts, arrivals, priorities, step_tokens, seqs, blocks, saved, chunks):
     """Neither company, nor arrival, nor chunks, nor preemption changes a text."""
-    runner = ScriptedRunner(num_blocks=blocks, num_saved_blocks=saved)
+    runner = ScriptedRunner(num_blocks=blocks, num_saved_blocks=saved, num_prefix_chunks=chunks)
     step_tokens = max(step_tokens, seqs)
     crank = Crank(
         runner, max_num_seqs=seqs, max_step_tokens=step_tokens, max_prefill_tokens=step_tokens
@@ -285,7 +286,9 @@ def test_logprobs_come_with_their_tokens():
 def test_any_history_of_commands_returns_to_rest(data):
     """Submits, aborts and the passing of time, in any order, leave nothing behind."""
     crank = Crank(
-        ScriptedRunner(num_blocks=24, num_saved_blocks=6), max_num_seqs=3, max_step_tokens=16
+        ScriptedRunner(num_blocks=24, num_saved_blocks=6, num_prefix_chunks=9),
+        max_num_seqs=3,
+        max_step_tokens=16,
     )
     names: list[str] = []
     for _ in range(data.draw(st.integers(1, 40))):

@@ -216,7 +216,7 @@ class Leaky(ScriptedRunner):
     """Cannot keep copies, or cannot bring them back: before it did anything, or after."""
 
     def __init__(self, name: str, *, is_done: bool) -> None:
-        super().__init__(num_blocks=14, num_saved_blocks=64)
+        super().__init__(num_blocks=14, num_saved_blocks=64, num_prefix_chunks=64)
         self.raised = 0
         work = getattr(self, name)
 

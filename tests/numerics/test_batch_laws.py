@@ -75,11 +75,16 @@ def test_chunks_change_no_logprob_in_bfloat16(name):
 
 
 class Tight:
-    """A runner with fewer blocks, hot and saved."""
+    """A runner with fewer blocks, hot and saved, and few chunks of prefixes or none."""
 
-    def __init__(self, runner: TorchRunner, *, blocks: int, saved: int) -> None:
+    def __init__(self, runner: TorchRunner, *, blocks: int, saved: int, chunks: int = 0) -> None:
         self._runner = runner
-        self.limits = dataclasses.replace(runner.limits, num_blocks=blocks, num_saved_blocks=saved)
+        self.limits = dataclasses.replace(
+            runner.limits,
+            num_blocks=blocks,
+            num_saved_blocks=saved,
+            num_prefix_chunks=min(chunks, runner.limits.num_prefix_chunks),
+        )
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._runner, name)

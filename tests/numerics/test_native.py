@@ -19,6 +19,7 @@ from hocket.server.model.native.library import Library
 from hocket.server.model.runner import TorchRunner
 from numerics.generation import write
 from numerics.test_batch_laws import SAMPLINGS, Tight
+from numerics.test_prefixes import check_that_no_bit_changes
 from numerics.tiny_models import BUILDERS, VOCABULARY, StateDictCheckpoint, make_model
 
 pytestmark = [
@@ -118,6 +119,15 @@ def test_preemption_changes_no_bit(number, saved, library):
     tight = write(tight_runner, prompts, max_tokens=40, sampling=sampling)
     assert tight.preemptions > 0
     assert tight.logprobs == roomy.logprobs
+
+
+@pytest.mark.parametrize("number", DIVERGENCE)
+@pytest.mark.parametrize(("name", "block_size"), [("llama", 16), ("llama", 64), ("gemma3", 16)])
+def test_a_prefix_that_was_kept_changes_no_bit(name, number, block_size, library):
+    """Of the prompt of another, or of what another wrote."""
+    runner = _runner(name, library, number, block_size_tokens=block_size, prefix_cache_mib=8)
+    assert runner.limits.is_decode_exact
+    check_that_no_bit_changes(runner)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])

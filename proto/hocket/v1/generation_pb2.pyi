@@ -388,7 +388,10 @@ class Started(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the input."""
     cached_tokens: _builtins.int
-    """Of these, how many are taken from the prefix cache. This version has none: always 0."""
+    """Of these, how many were found in the prefix cache and not computed again, by the choice that
+    started first. Below `prompt_tokens`, since one token at least is always computed; 0 for a
+    request that asks for `prompt_logprobs`, and where the cache is off.
+    """
     seed: _builtins.int
     """The seed that repeats this text."""
     model: _builtins.str

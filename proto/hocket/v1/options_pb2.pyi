@@ -508,7 +508,7 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the input."""
     cached_tokens: _builtins.int
-    """Of these, how many were taken from the prefix cache."""
+    """Of these, how many were taken from the prefix cache, as `Started` said."""
     completion_tokens: _builtins.int
     """Tokens written, end-of-text and stop tokens included."""
     def __init__(

@@ -4,9 +4,9 @@ Both sides run on the engine's thread, so slices may refer to the engine's own l
 them during the call and keeps nothing.
 
 The runner is stateless but for the KV cache: `num_blocks` hot blocks, each holding `block_size`
-consecutive tokens of one sequence, and a bounded store of saved blocks beside them. The engine
-alone decides which block holds what. It keeps the used blocks at [0, n): a runner may treat them
-as one contiguous array.
+consecutive tokens of one sequence, and beside them a bounded store of saved blocks and the slots of
+the prefix cache. The engine alone decides which block and which slot holds what. It keeps the used
+blocks at [0, n): a runner may treat them as one contiguous array.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,10 @@ class ModelLimits:
         block_size: Tokens in a KV block.
         num_blocks: Hot KV blocks.
         num_saved_blocks: Blocks that the store beside them can keep.
+        prefix_chunk_tokens: Tokens in a chunk of the prefix cache; divides `block_size`.
+        num_prefix_chunks: Chunks that the prefix cache can keep; 0 turns it off.
+        is_decode_exact: Whether a token leaves the same bits in the cache whether it was prefilled
+            or decoded, so that written tokens may become another sequence's prefix.
         key_cost: What looking back at one token costs a token of a prompt, as a share of what it
             costs without looking back; 0 where that is not known.
         can_verify_drafts: Whether written tokens come out bit for bit the same in one slice as one
@@ -39,6 +43,9 @@ class ModelLimits:
     block_size: int
     num_blocks: int
     num_saved_blocks: int = 0
+    prefix_chunk_tokens: int = 0
+    num_prefix_chunks: int = 0
+    is_decode_exact: bool = False
     key_cost: float = 0.0
     can_verify_drafts: bool = False
 
@@ -106,6 +113,24 @@ class SequenceSlice:
             return self
         known = self.token_ids[: -self.num_drafts]
         return replace(self, token_ids=known, samples=self.samples[:1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixChunks:
+    """Consecutive chunks of one sequence, in its blocks and in the prefix cache.
+
+    Attributes:
+        sequence_id: Whose blocks they are.
+        first: Which chunk of the sequence the first of them is: from position
+            `first * prefix_chunk_tokens` on.
+        slots: Their slots in the prefix cache, in order, at least one.
+        block_table: The sequence's blocks in logical order; room for all of the chunks.
+    """
+
+    sequence_id: int
+    first: int
+    slots: Sequence[int]
+    block_table: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +208,12 @@ class ModelRunner(Protocol):
 
     def drop_saved(self, sequence_id: int) -> None:
         """Forget what was saved of a sequence."""
+        ...
+
+    def keep_chunks(self, chunks: PrefixChunks) -> None:
+        """Copy computed tokens of a sequence into slots of the prefix cache."""
+        ...
+
+    def load_chunks(self, chunks: PrefixChunks) -> None:
+        """Copy slots of the prefix cache into the blocks of a sequence."""
         ...

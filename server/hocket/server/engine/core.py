@@ -175,6 +175,7 @@ class EngineCore:
         self._count(sequence, item.count)
         sequence.note_prompt_logprobs(result.prompt_logprobs)
         sequence.num_computed += item.count
+        self._scheduler.prefixes.keep(sequence, item.count)
         if request.prefilled_at is None and sequence.num_computed >= sequence.prompt_length:
             request.prefilled_at = now
         self._note_drafts(item, result)
@@ -310,6 +311,10 @@ class EngineCore:
             blocks_total=scheduler.pool.total,
             blocks_used=scheduler.pool.used,
             saved_blocks=scheduler.saved_blocks,
+            prefix_chunks_total=scheduler.prefixes.index.total,
+            prefix_chunks_used=scheduler.prefixes.index.used,
+            prefix_queried_tokens=scheduler.prefixes.queried_tokens,
+            prefix_hit_tokens=scheduler.prefixes.hit_tokens,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
             draft_tokens=self._draft_tokens,

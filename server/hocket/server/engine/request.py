@@ -47,6 +47,8 @@ class Request:
         prompt_sequence: The choice that tells of the prompt.
         is_started: Whether `Started` was handed out.
         started_at: When its first token was computed on.
+        cached_tokens: Tokens of the prompt that the choice that started first found in the prefix
+            cache.
         prefilled_at: When the prompt of a choice was computed first.
         first_token_at: When its first token was written.
         first_text_at: When its first piece was handed out.
@@ -61,6 +63,7 @@ class Request:
     prompt_sequence: Sequence | None = None
     is_started: bool = False
     started_at: float | None = None
+    cached_tokens: int = 0
     prefilled_at: float | None = None
     first_token_at: float | None = None
     first_text_at: float | None = None
@@ -105,7 +108,9 @@ class Request:
         """Note that a choice is computed on; one that has nothing yet gets a text of its own."""
         if self.started_at is None:
             self.started_at = now
-        if sequence.num_computed == 0 and sequence.num_written == 0:
+            self.cached_tokens = sequence.num_computed
+        if not sequence.is_begun:
+            sequence.is_begun = True
             sequence.token_ids = list(self.submit.prompt_token_ids)
             sequence.assembly = self._assembly()
 
@@ -116,7 +121,9 @@ class Request:
         ends_well = failure is None and not self.sequences
         if (self.started_at is not None or ends_well) and not self.is_started:
             self.is_started = True
-            started = Started(prompt_tokens=len(self.submit.prompt_token_ids), cached_tokens=0)
+            started = Started(
+                prompt_tokens=len(self.submit.prompt_token_ids), cached_tokens=self.cached_tokens
+            )
         if self.texts and self.first_text_at is None:
             self.first_text_at = now
         finished = None if failure or self.sequences else self._finished(now)
@@ -147,7 +154,7 @@ class Request:
         return Finished(
             completions=tuple(sorted(self.completions, key=lambda completion: completion.index)),
             prompt_tokens=len(self.submit.prompt_token_ids),
-            cached_tokens=0,
+            cached_tokens=self.cached_tokens,
             completion_tokens=sum(c.completion_tokens for c in self.completions),
             timings=Timings(
                 queue=started - arrived,

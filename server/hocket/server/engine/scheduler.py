@@ -4,7 +4,7 @@ Tokens computed catch up with tokens known: that one rule covers prefill in chun
 resuming after a preemption (after the scheduler of vLLM v1). Sequences run in the order of their
 ranks, then of arrival. A sequence that lacks a block takes it from the last of those that run
 after it; the one put aside keeps a copy of its blocks if there is room for it, and otherwise
-computes them again.
+computes them again. A sequence that starts with nothing gets what the prefix cache knows of it.
 
 Nobody starves. A rank is the step of arrival, moved by `PRIORITY_STEPS` for each unit of priority:
 waiting makes up for priority, and nobody is overtaken by those that come later than that. And a
@@ -21,6 +21,7 @@ from operator import attrgetter
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.prefix_cache import PrefixCache
 from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.speculation import Speculation
 
@@ -53,17 +54,19 @@ class _Plan:
     chosen: dict[Sequence, int] = field(default_factory=dict)
     costs: dict[Sequence, float] = field(default_factory=dict)
 
-    def affordable(self, sequence: Sequence) -> int:
+    def affordable(self, sequence: Sequence, skipped: int = 0) -> int:
         """Return how many pending tokens of a sequence fit: one at least, while anything is left.
+
+        So many of them are `skipped`, since they need not be computed.
 
         Tokens from position `s` on cost `n + key_cost * (n * s + n * n / 2)`; a stream's token
         counts as one wherever it stands.
         """
         if self.budget < 1:
             return 0
-        count = sequence.num_pending
+        count = sequence.num_pending - skipped
         if not sequence.is_decoding:
-            count = min(count, self._fitting(sequence.num_computed))
+            count = min(count, self._fitting(sequence.num_computed + skipped))
         return min(count, int(self.budget))
 
     def add(self, sequence: Sequence, count: int) -> None:
@@ -117,6 +120,7 @@ class Scheduler:
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
         self._speculation = Speculation(limits, config, self.pool)
+        self.prefixes = PrefixCache(runner, on_fault)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.saved_blocks = 0
@@ -166,6 +170,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise if the books do not balance."""
         self.pool.check_integrity()
+        self.prefixes.index.check_integrity()
         held = sum(len(sequence.table) for sequence in self.running)
         if held != self.pool.used:
             raise AssertionError("blocks belong to no running sequence. This is a bug.")
@@ -185,8 +190,10 @@ class Scheduler:
     def _admit(self, plan: _Plan) -> None:
         while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:
             sequence = self.waiting[0]
-            count = plan.affordable(sequence)
-            needed = self._blocks_for(sequence.num_computed + count)
+            prefix = self.prefixes.find(sequence)
+            skipped = self.prefixes.tokens_in(prefix)
+            count = plan.affordable(sequence, skipped)
+            needed = self._blocks_for(sequence.num_computed + skipped + count)
             # One block stays free for each running sequence, or the newcomer is put aside at once.
             spare = len(self.running) if self.running else 0
             if needed + min(spare, self.pool.total // 8) > self.pool.free:
@@ -194,6 +201,7 @@ class Scheduler:
             del self.waiting[0]
             self._start(sequence)
             self.pool.extend(sequence.table, needed - len(sequence.table))
+            self.prefixes.load(sequence, prefix)
             plan.add(sequence, count)
 
     def _start(self, sequence: Sequence) -> None:

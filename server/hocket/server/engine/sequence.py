@@ -40,6 +40,7 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         num_computed: How many of them the cache holds.
         num_saved: Blocks kept aside for it while it waits.
+        is_begun: Whether its tokens and its text are its own, and not those of all that wait.
         table: Its hot blocks.
         assembly: Turns its written tokens into text.
         counts: Of its tokens, as far as penalties asked for them; a preemption leaves them alone.
@@ -62,6 +63,7 @@ class Sequence:
     place: Place = Place.WAITING
     num_computed: int = 0
     num_saved: int = 0
+    is_begun: bool = False
     table: BlockTable = field(default_factory=BlockTable)
     counts: TokenCounts = field(default_factory=TokenCounts)
     drafts: Drafts = field(default_factory=Drafts)
@@ -84,6 +86,11 @@ class Sequence:
         return self.num_pending == 1 and self.num_written > 0
 
     @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether it tells of its prompt: the first choice does, for all."""
+        return self.sampling.prompt_logprobs is not None and self.choice_index == 0
+
+    @property
     def order(self) -> tuple[int, int]:
         """Sorts sequences: what is lower runs first."""
         return self.priority, self.sequence_id
@@ -101,8 +108,8 @@ class Sequence:
         """Return its next `count` tokens as work for a step, with drafts if these are the last."""
         end = self.num_computed + count
         is_last = end == len(self.token_ids)
-        wants_prompt = self.sampling.prompt_logprobs
-        if self.choice_index > 0 or self.num_computed >= self.prompt_length - 1:
+        wants_prompt = self.sampling.prompt_logprobs if self.wants_prompt_logprobs else None
+        if self.num_computed >= self.prompt_length - 1:
             wants_prompt = None
         return SequenceSlice(
             sequence_id=self.sequence_id,

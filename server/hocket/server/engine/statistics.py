@@ -16,6 +16,10 @@ class EngineStatistics:
         blocks_total: KV blocks in all.
         blocks_used: KV blocks that hold tokens.
         saved_blocks: Blocks of preempted sequences kept aside.
+        prefix_chunks_total: Chunks that the prefix cache can keep.
+        prefix_chunks_used: Chunks that it keeps.
+        prefix_queried_tokens: Tokens of sequences that started and looked for their prefix.
+        prefix_hit_tokens: Of these, how many they found.
         prefill_tokens: Prompt tokens computed.
         decode_tokens: Tokens written.
         draft_tokens: Guesses that were computed in the hope that they would be written.
@@ -33,6 +37,10 @@ class EngineStatistics:
     blocks_total: int = 0
     blocks_used: int = 0
     saved_blocks: int = 0
+    prefix_chunks_total: int = 0
+    prefix_chunks_used: int = 0
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
     prefill_tokens: int = 0
     decode_tokens: int = 0
     draft_tokens: int = 0

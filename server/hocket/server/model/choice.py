@@ -50,6 +50,11 @@ class Choice:
         """Number type of the weights."""
         return "int8" if self.is_int8 else str(self.dtype).removeprefix("torch.")
 
+    @property
+    def is_decode_exact(self) -> bool:
+        """Whether decoded tokens leave the same bits in the cache as prefilled ones."""
+        return self.library is not None
+
     def read(self, checkpoint: Checkpoint, max_positions: int) -> Weights:
         """Read the weights.
 

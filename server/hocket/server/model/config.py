@@ -46,6 +46,8 @@ class RunnerConfig:
         block_size_tokens: Tokens in a KV block.
         kv_cache_mib: Memory for the KV cache of running sequences, in MiB.
         saved_kv_mib: Memory for the KV blocks of preempted sequences, in MiB; 0 recomputes them.
+        prefix_cache_mib: Memory for copies of computed tokens, in MiB, so that sequences that begin
+            with the same tokens need not compute them again; 0 turns it off.
         num_threads: Threads that compute. 0: one for each physical core.
         max_context_tokens: Most tokens of a sequence, prompt and completion. 0: the model's own
             bound.
@@ -57,5 +59,6 @@ class RunnerConfig:
     block_size_tokens: Annotated[int, Ge(8), Le(1024), MultipleOf(8)] = 64
     kv_cache_mib: Annotated[int, Ge(1), Le(1_048_576)] = 1024
     saved_kv_mib: Annotated[int, Ge(0), Le(1_048_576)] = 512
+    prefix_cache_mib: Annotated[int, Ge(0), Le(1_048_576)] = 256
     num_threads: Annotated[int, Ge(0), Le(1024)] = 0
     max_context_tokens: Annotated[int, Ge(0), Le(10_000_000)] = 0

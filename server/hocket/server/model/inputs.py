@@ -128,7 +128,7 @@ def build_inputs(batch: Batch, cache: KVCache, *, sliding_window: int | None) ->
     chunks: list[PrefillInputs] = []
     all_rows: list[tuple[int, ...]] = []
     for piece, rows in zip(batch.slices, decoded, strict=True):
-        end = min(piece.start + len(piece.token_ids), piece.prompt_length)
+        end = max(piece.start, min(piece.start + len(piece.token_ids), piece.prompt_length))
         prefilled = layout.add(piece, piece.start, end, size)
         if prefilled:
             table = torch.tensor(list(piece.block_table[: -(-end // size)]))

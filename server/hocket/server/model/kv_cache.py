@@ -1,6 +1,6 @@
 """Keys and values of computed tokens, in blocks. Engine thread.
 
-One tensor of keys and one of values for each layer, `[blocks, kv_heads, block_size, head_dim]`,
+Keys and values of each layer are `[blocks, kv_heads, block_size, head_dim]`, parts of one tensor,
 allocated and zeroed once: what is masked is still multiplied by zero, and 0 times NaN is NaN.
 """
 
@@ -23,9 +23,9 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
     ) -> None:
-        shape = (num_blocks, num_kv_heads, block_size, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype) for _ in range(num_layers)]
+        shape = (2, num_layers, num_blocks, num_kv_heads, block_size, head_dim)
+        self.memory = torch.zeros(shape, dtype=dtype)
+        self.keys, self.values = (list(part) for part in self.memory)
         self.num_blocks = num_blocks
         self.num_kv_heads = num_kv_heads
         self.block_size = block_size
@@ -40,7 +40,7 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all hot blocks."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return self.memory.nbytes
 
     def rows(self, blocks: Tensor, offsets: Tensor) -> Tensor:
         """Return where tokens are written, in a layer's flat view, as `[tokens * kv_heads]`.

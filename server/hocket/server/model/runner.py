@@ -8,6 +8,7 @@ from torch import Tensor
 from hocket.server.engine.batch import (
     Batch,
     ModelLimits,
+    PrefixChunks,
     SequenceSlice,
     SliceResult,
     StepResult,
@@ -20,6 +21,7 @@ from hocket.server.model.config import RunnerConfig
 from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.network import Forward
+from hocket.server.model.prefix_store import PrefixStore, chunk_tokens
 from hocket.server.model.sampler import logprobs_at
 from hocket.server.model.verification import Drawn, draw
 
@@ -85,6 +87,11 @@ class TorchRunner:
             block_size=size,
             num_blocks=num_blocks,
             num_saved_blocks=config.saved_kv_mib * _MEBI // block_bytes,
+            prefix_chunk_tokens=chunk_tokens(size),
+            num_prefix_chunks=(
+                config.prefix_cache_mib * _MEBI * size // (block_bytes * chunk_tokens(size))
+            ),
+            is_decode_exact=self._choice.is_decode_exact,
             key_cost=_key_cost(model),
             can_verify_drafts=self._choice.library is not None,
         )
@@ -97,6 +104,7 @@ class TorchRunner:
                 head_dim=model.head_dim,
                 dtype=dtype,
             )
+            self._prefixes = PrefixStore(self._cache, num_slots=self._limits.num_prefix_chunks)
             self._weights = weights or self._choice.read(checkpoint, context)
             self._network = self._choice.network(self._weights, config, self._cache)
 
@@ -163,6 +171,16 @@ class TorchRunner:
     def drop_saved(self, sequence_id: int) -> None:
         """Forget what was saved of a sequence."""
         self._cache.drop(sequence_id)
+
+    def keep_chunks(self, chunks: PrefixChunks) -> None:
+        """Copy computed tokens of a sequence into slots of the prefix cache."""
+        with torch.inference_mode():
+            self._prefixes.keep(chunks)
+
+    def load_chunks(self, chunks: PrefixChunks) -> None:
+        """Copy slots of the prefix cache into the blocks of a sequence."""
+        with torch.inference_mode():
+            self._prefixes.load(chunks)
 
     def _check(self, piece: SequenceSlice) -> None:
         rows = self._limits.vocabulary_size

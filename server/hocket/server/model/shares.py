@@ -44,5 +44,6 @@ def share_of(config: RunnerConfig, workers: int) -> RunnerConfig:
         config,
         kv_cache_mib=config.kv_cache_mib // workers,
         saved_kv_mib=config.saved_kv_mib // workers,
+        prefix_cache_mib=config.prefix_cache_mib // workers,
         num_threads=max(1, (config.num_threads or physical_cores()) // workers),
     )

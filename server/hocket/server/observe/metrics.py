@@ -111,11 +111,6 @@ class Metrics:
             ["finish_reason"],
             registry=self._registry,
         )
-        self._cached_tokens = Counter(
-            "hocket_prefix_cache_hit_tokens",
-            "Prompt tokens that were found in the prefix cache.",
-            registry=self._registry,
-        )
         self._sentences = Counter(
             "hocket_sentences", "Sentences handed out.", registry=self._registry
         )
@@ -149,7 +144,6 @@ class Metrics:
         if record.finish_reason:
             known = record.finish_reason in _FINISH_REASONS
             self._finishes.labels(finish_reason=record.finish_reason if known else _OTHER).inc()
-        self._cached_tokens.inc(record.cached_tokens)
         self._sentences.inc(record.sentences)
         self._request_seconds.observe(record.total_seconds)
         if record.queue_seconds is not None:
@@ -183,6 +177,11 @@ class Metrics:
         yield _gauge("kv_blocks_used", "KV blocks that hold tokens.", now.blocks_used)
         yield _gauge("kv_blocks_total", "KV blocks in all.", now.blocks_total)
         yield _gauge("kv_blocks_saved", "Blocks of preempted sequences.", now.saved_blocks)
+        yield _gauge("prefix_chunks_used", "Chunks in the prefix cache.", now.prefix_chunks_used)
+        yield _gauge("prefix_chunks_total", "Chunks that fit it.", now.prefix_chunks_total)
+        queried, hit = now.prefix_queried_tokens, now.prefix_hit_tokens
+        yield _counter("prefix_cache_query_tokens", "Tokens that were looked up in it.", queried)
+        yield _counter("prefix_cache_hit_tokens", "Of these, tokens that it had.", hit)
         yield _counter("steps", "Engine steps that computed something.", now.steps)
         yield _counter("preemptions", "Sequences put aside for want of blocks.", now.preemptions)
         yield _counter("prompt_tokens", "Prompt tokens computed.", now.prefill_tokens)

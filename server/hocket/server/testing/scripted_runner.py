@@ -7,12 +7,13 @@ copy raises. What is not a number stays too, and spoils whoever reads its block.
 Engine thread; `gate` and `calls` may be used from any.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hocket.server.engine.batch import (
     Batch,
     ModelLimits,
+    PrefixChunks,
     SampledToken,
     SampleRequest,
     SequenceSlice,
@@ -71,6 +72,9 @@ class ScriptedRunner:
         num_blocks: int = 1_024,
         num_saved_blocks: int = 64,
         can_verify_drafts: bool = False,
+        prefix_chunk_tokens: int = 4,
+        num_prefix_chunks: int = 0,
+        is_decode_exact: bool = True,
         gate: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a runner; `gate` is called before each batch and may block or raise."""
@@ -83,11 +87,15 @@ class ScriptedRunner:
             num_blocks=num_blocks,
             num_saved_blocks=num_saved_blocks,
             can_verify_drafts=can_verify_drafts,
+            prefix_chunk_tokens=prefix_chunk_tokens,
+            num_prefix_chunks=num_prefix_chunks,
+            is_decode_exact=is_decode_exact,
         )
         self._blocks = [
             _Block([_NOTHING] * block_size, [_NOBODY] * block_size) for _ in range(num_blocks)
         ]
         self._saved: dict[int, list[_Block]] = {}
+        self._prefixes: dict[int, list[int]] = {}
         self.batches: list[tuple[int, ...]] = []
 
     def sibling(self) -> "ScriptedRunner":
@@ -99,6 +107,10 @@ class ScriptedRunner:
             block_size=limits.block_size,
             num_blocks=limits.num_blocks,
             num_saved_blocks=limits.num_saved_blocks,
+            can_verify_drafts=limits.can_verify_drafts,
+            prefix_chunk_tokens=limits.prefix_chunk_tokens,
+            num_prefix_chunks=limits.num_prefix_chunks,
+            is_decode_exact=limits.is_decode_exact,
             gate=self._gate,
         )
 
@@ -148,6 +160,33 @@ class ScriptedRunner:
     def drop_saved(self, sequence_id: int) -> None:
         """Forget a copy."""
         del self._saved[sequence_id]
+
+    def keep_chunks(self, chunks: PrefixChunks) -> None:
+        """Keep a copy of the tokens; they must be the sequence's own."""
+        size = self._limits.block_size
+        for slot, positions in self._positions(chunks):
+            kept: list[int] = []
+            for position in positions:
+                block = self._blocks[chunks.block_table[position // size]]
+                if block.marks[position % size] != _mark(chunks.sequence_id, position):
+                    raise AssertionError("a prefix was kept that is another's. This is a bug.")
+                kept.append(block.token_ids[position % size])
+            self._prefixes[slot] = kept
+
+    def load_chunks(self, chunks: PrefixChunks) -> None:
+        """Copy back, as the sequence's own."""
+        size = self._limits.block_size
+        for slot, positions in self._positions(chunks):
+            for position, token_id in zip(positions, self._prefixes[slot], strict=True):
+                block = self._blocks[chunks.block_table[position // size]]
+                block.token_ids[position % size] = token_id
+                block.marks[position % size] = _mark(chunks.sequence_id, position)
+
+    def _positions(self, chunks: PrefixChunks) -> Iterator[tuple[int, range]]:
+        """Yield each slot and the positions of its tokens."""
+        count = self._limits.prefix_chunk_tokens
+        for index, slot in enumerate(chunks.slots, start=chunks.first):
+            yield slot, range(index * count, (index + 1) * count)
 
     def _clear(self, piece: SequenceSlice, start: int) -> None:
         """Take away what is not a number from a position on."""

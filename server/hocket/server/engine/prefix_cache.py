@@ -1,0 +1,106 @@
+"""Computes no prefix twice: keeps copies of computed tokens and gives them to later sequences.
+
+Engine thread. What is kept lies beside the hot blocks, in a store of the runner's own: a sequence
+that finds its prefix there gets a copy of it, and shares nothing with anybody. A copy that fails
+costs time, never a text.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Some
+
+from hocket.server.engine.batch import ModelRunner, PrefixChunks
+from hocket.server.engine.prefix_index import PrefixIndex
+from hocket.server.engine.sequence import Sequence
+
+
+class PrefixCache:
+    """Prefixes of all sequences of one model."""
+
+    def __init__(self, runner: ModelRunner, on_fault: Callable[[Exception], None]) -> None:
+        """Make an empty one.
+
+        Args:
+            runner: Who copies; its limits say how much there is room for.
+            on_fault: Told of copies that failed, for the log.
+        """
+        limits = runner.limits
+        self._runner = runner
+        self._on_fault = on_fault
+        self._chunk_tokens = limits.prefix_chunk_tokens
+        self._is_decode_exact = limits.is_decode_exact
+        self.index = PrefixIndex(
+            num_slots=limits.num_prefix_chunks, chunk_tokens=limits.prefix_chunk_tokens
+        )
+        self.queried_tokens = 0
+        self.hit_tokens = 0
+
+    def find(self, sequence: Sequence) -> list[int]:
+        """Return the slots of the prefix that a sequence need not compute; none is a miss.
+
+        One token at least is left to compute, since a token is drawn from its logits. Who asks for
+        the log probabilities of a prompt computes all of it.
+        """
+        if not self._is_open_to(sequence):
+            return []
+        most = self._shareable(sequence, len(sequence.token_ids) - 1)
+        return self.index.find(sequence.token_ids, most)
+
+    def tokens_in(self, slots: Some[int]) -> int:
+        """Return how many tokens slots hold."""
+        return len(slots) * self._chunk_tokens
+
+    def load(self, sequence: Sequence, slots: Some[int]) -> None:
+        """Copy what `find` returned into the blocks of a sequence that starts."""
+        if self._is_open_to(sequence):
+            self.queried_tokens += len(sequence.token_ids)
+        if not slots:
+            return
+        self.index.touch(slots)
+        try:
+            self._runner.load_chunks(self._chunks(sequence, 0, slots))
+        except Exception as error:  # noqa: BLE001 - it computes them itself
+            self._on_fault(error)
+            self.index.drop(slots)
+            return
+        sequence.num_computed = self.tokens_in(slots)
+        self.hit_tokens += sequence.num_computed
+
+    def keep(self, sequence: Sequence, count: int) -> None:
+        """Keep the chunks that the newest `count` computed tokens of a running sequence complete.
+
+        Each is copied once, right when it is complete: no step has much to copy, and where more is
+        computed than there is room for, nothing is copied again and again.
+        """
+        if not self.index.total:
+            return
+        limit = self._shareable(sequence, sequence.num_computed)
+        begin = self._shareable(sequence, sequence.num_computed - count) // self._chunk_tokens
+        if begin == limit // self._chunk_tokens:
+            return
+        added = self.index.add(sequence.token_ids, limit, known=begin)
+        if not added.slots:
+            return
+        try:
+            self._runner.keep_chunks(self._chunks(sequence, added.first, added.slots))
+        except Exception as error:  # noqa: BLE001 - others compute them again
+            self._on_fault(error)
+            self.index.drop(added.slots)
+
+    def _is_open_to(self, sequence: Sequence) -> bool:
+        return (
+            self.index.total > 0
+            and sequence.num_computed == 0
+            and not sequence.wants_prompt_logprobs
+        )
+
+    def _shareable(self, sequence: Sequence, count: int) -> int:
+        """Return how many of the first tokens are the same for all, computed by whomever."""
+        return count if self._is_decode_exact else min(count, sequence.prompt_length)
+
+    def _chunks(self, sequence: Sequence, first: int, slots: Some[int]) -> PrefixChunks:
+        return PrefixChunks(
+            sequence_id=sequence.sequence_id,
+            first=first,
+            slots=slots,
+            block_table=sequence.table.blocks,
+        )

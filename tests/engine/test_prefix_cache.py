@@ -1,0 +1,209 @@
+"""What others computed is copied, not computed again; no text ever shows it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.test_core import Crank, submit
+from engine.test_isolation import Leaky
+from hocket.server.engine.commands import Abort, FinishReason
+from hocket.server.engine.sampling import SamplingParams
+from hocket.server.errors import GenerationFailed
+from hocket.server.testing.scripted_runner import ScriptedRunner, echo
+
+PROMPT = "a prompt that many share"  # six chunks of four tokens
+
+
+def cached(crank: Crank, name: str) -> int:
+    """What a request is told of it: the same at its start and at its end."""
+    started, finished = crank.outputs[name][0].started, crank.last(name).finished
+    assert started.cached_tokens == finished.cached_tokens
+    return started.cached_tokens
+
+
+def computed(crank: Crank) -> int:
+    return sum(map(sum, crank.runner.batches))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    prompts=st.lists(
+        st.tuples(st.sampled_from(["", "aaaabbbb", "aaaabbbbccc"]), st.text("ab", max_size=20)),
+        min_size=1,
+        max_size=8,
+    ),
+    arrivals=st.lists(st.integers(0, 40), min_size=8, max_size=8),
+    choices=st.integers(1, 3),
+    step_tokens=st.integers(3, 40),
+    blocks=st.integers(16, 60),
+    saved=st.sampled_from([0, 3]),
+    chunks=st.sampled_from([0, 1, 5, 64]),
+    chunk_tokens=st.sampled_from([1, 2, 4, 8]),
+    is_exact=st.booleans(),
+)
+def test_no_text_depends_on_what_is_kept(
+    prompts, arrivals, choices, step_tokens, blocks, saved, chunks, chunk_tokens, is_exact
+):
+    """Whether the store is off, tiny or large, whoever came before, preempted or not."""
+    runner = ScriptedRunner(
+        num_blocks=blocks,
+        num_saved_blocks=saved,
+        num_prefix_chunks=chunks,
+        prefix_chunk_tokens=chunk_tokens,
+        is_decode_exact=is_exact,
+    )
+    crank = Crank(
+        runner, max_num_seqs=3, max_step_tokens=step_tokens, max_prefill_tokens=step_tokens
+    )
+    texts = {str(index): f"{start}{end}x" for index, (start, end) in enumerate(prompts)}
+    for step in range(41):
+        arriving = [name for name in texts if arrivals[int(name)] == step]
+        crank.step(*(submit(name, texts[name], choices=choices) for name in arriving))
+    while crank.has_work:
+        crank.step()
+    for name, text in texts.items():
+        for choice in range(choices):
+            assert crank.text(name, choice).encode() == echo(text.encode())
+        assert 0 <= cached(crank, name) < len(text)
+    assert crank.is_at_rest()
+    statistics = crank.statistics
+    assert statistics.prefix_chunks_used <= statistics.prefix_chunks_total == chunks
+    assert statistics.prefix_hit_tokens <= statistics.prefix_queried_tokens
+    assert not crank.faults
+
+
+def test_a_second_request_computes_only_what_is_new():
+    crank = Crank()
+    crank.run(submit("first", PROMPT))
+    before = computed(crank)
+    crank.run(submit("second", PROMPT + "!", max_tokens=1))
+    assert (cached(crank, "first"), cached(crank, "second")) == (0, 24)
+    assert computed(crank) - before == 1
+    assert crank.statistics.prefix_hit_tokens == 24
+    assert crank.statistics.prefix_queried_tokens == 2 * len(PROMPT) + 1
+
+
+def test_a_token_is_left_to_compute():
+    """The very same prompt, even if all of it is whole chunks."""
+    crank = Crank()
+    crank.run(submit("first", PROMPT), submit("second", PROMPT, deadline=None))
+    crank.run(submit("third", PROMPT))
+    assert cached(crank, "third") == len(PROMPT) - 4
+    assert crank.text("third").encode() == echo(PROMPT.encode())
+
+
+def test_a_burst_finds_what_its_first_has_computed_so_far():
+    """While the prompt of the first is still in the making."""
+    crank = Crank(max_num_seqs=8, max_step_tokens=8, max_prefill_tokens=8)
+    crank.run(submit("first", PROMPT * 4), submit("second", PROMPT * 4))
+    assert cached(crank, "second") > 0
+
+
+def test_choices_that_start_later_find_the_prompt():
+    crank = Crank(max_num_seqs=1)
+    crank.run(submit("a", PROMPT, choices=4, max_tokens=2))
+    assert crank.statistics.prefix_hit_tokens == 3 * (len(PROMPT) - 4)
+    assert cached(crank, "a") == 0
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_an_answer_is_a_prefix_too_where_it_is_the_same_to_the_bit(is_exact):
+    """As it is in the next turn of a conversation."""
+    crank = Crank(ScriptedRunner(num_prefix_chunks=64, is_decode_exact=is_exact))
+    crank.run(submit("first", PROMPT, max_tokens=16))
+    answer = crank.text("first")
+    crank.run(submit("second", PROMPT + answer + " And?"))
+    # Of the answer's last token nothing was computed.
+    assert cached(crank, "second") == len(PROMPT) + (12 if is_exact else 0)
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_what_was_put_aside_finds_its_own_again(is_exact):
+    """Its prompt, and what it wrote where that is the same to the bit."""
+    runner = ScriptedRunner(
+        num_blocks=14, num_saved_blocks=0, num_prefix_chunks=64, is_decode_exact=is_exact
+    )
+    crank = Crank(runner)
+    names = [f"n{index}" for index in range(6)]
+    crank.run(*(submit(name, name * 8) for name in names))
+    without = Crank(ScriptedRunner(num_blocks=14, num_saved_blocks=0, num_prefix_chunks=0))
+    without.run(*(submit(name, name * 8) for name in names))
+    assert crank.statistics.preemptions > 0
+    assert crank.statistics.prefix_hit_tokens > 0
+    assert computed(crank) < computed(without)
+    for name in names:
+        assert crank.text(name) == without.text(name)
+        assert cached(crank, name) == 0
+
+
+def test_who_asks_for_the_prompts_logprobs_gets_all_of_them():
+    """It computes the whole prompt, and others find it."""
+    crank = Crank()
+    asked = SamplingParams(prompt_logprobs=0)
+    for name in ("first", "second"):
+        crank.run(submit(name, PROMPT, sampling=asked))
+        assert cached(crank, name) == 0
+        assert len(crank.last(name).finished.prompt_logprobs) == len(PROMPT) - 1
+    assert crank.statistics.prefix_queried_tokens == 0
+    crank.run(submit("third", PROMPT))
+    assert cached(crank, "third") > 0
+
+
+@pytest.mark.parametrize("poison", ["NAN", "RAISE"])
+def test_of_what_failed_nothing_is_kept(poison):
+    """And a good prompt that begins alike is none the worse for it."""
+    crank = Crank()
+    crank.run(submit("bad", PROMPT + poison), submit("good", PROMPT))
+    assert isinstance(crank.last("bad").failure, GenerationFailed)
+    assert crank.text("good").encode() == echo(PROMPT.encode())
+    crank.run(submit("again", PROMPT + poison))
+    assert isinstance(crank.last("again").failure, GenerationFailed)
+    alone = Crank()
+    alone.run(submit("bad", poison + PROMPT))
+    assert alone.statistics.prefix_chunks_used == 0
+
+
+def test_a_request_that_is_cancelled_leaves_what_it_computed():
+    crank = Crank(max_step_tokens=8, max_prefill_tokens=8, max_num_seqs=8)
+    crank.step(submit("a", PROMPT))
+    crank.step(Abort(request_id="a", reason=FinishReason.CANCELLED))
+    crank.run(submit("b", PROMPT))
+    assert cached(crank, "b") == 8
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("name", ["keep_chunks", "load_chunks"])
+def test_a_copy_that_fails_costs_time_and_no_text(name, is_done):
+    crank = Crank(Leaky(name, is_done=is_done))
+    names = [f"n{index}" for index in range(6)]
+    for one in names:
+        crank.run(submit(one, PROMPT + one))
+        assert crank.text(one).encode() == echo((PROMPT + one).encode())
+        assert cached(crank, one) == 0
+    assert crank.runner.raised == len(crank.faults) > 0
+    assert crank.is_at_rest()
+
+
+def test_what_is_used_stays():
+    """A prompt that comes again and again outlives any number of others."""
+    crank = Crank(ScriptedRunner(num_prefix_chunks=24))
+    crank.run(submit("shared", PROMPT, max_tokens=1))
+    for number in range(20):
+        crank.run(submit(f"other{number}", f"{number:02}" * 8, max_tokens=8))
+        crank.run(submit(f"user{number}", PROMPT + "!", max_tokens=1))
+        assert cached(crank, f"user{number}") == len(PROMPT)
+
+
+def test_no_token_is_kept_twice():
+    """Where more is computed than there is room for, copies are no more than tokens."""
+
+    class Counting(ScriptedRunner):
+        kept = 0
+
+        def keep_chunks(self, chunks) -> None:
+            self.kept += len(chunks.slots) * self.limits.prefix_chunk_tokens
+            super().keep_chunks(chunks)
+
+    crank = Crank(Counting(num_prefix_chunks=9))
+    crank.run(*(submit(f"{number:02}", f"{number:02}" * 8) for number in range(16)))
+    assert 0 < crank.runner.kept <= computed(crank)
