@@ -182,6 +182,7 @@ class EngineCore:
         for index, token in enumerate(result.tokens):
             if index > 0:  # the draft in the place of the token before it was right
                 sequence.num_computed += 1
+                self._scheduler.prefixes.keep(sequence, 1)
                 self._decode_tokens += 1
             try:
                 completion = self._append(request, sequence, token, now)
