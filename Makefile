@@ -74,7 +74,7 @@ bench-baseline: $(VENV)/.dev ## Tokens per second over gRPC against transformers
 	@$(BIN)/python -m bench.baseline
 
 bench-peers: $(VENV)/.dev ## hocket against OpenVINO GenAI, vLLM and llama.cpp, which are installed first
-	@$(BIN)/python -m bench.peers
+	@$(BIN)/python -m bench.peers --output bench/results/peers.json
 
 docs: $(VENV)/.dev ## Regenerate the tables in docs/
 	@$(BIN)/python tools/docs_tables.py

@@ -2,32 +2,31 @@
 
     python -m bench.baseline [--streams 32] [--rounds 3] [--dtype bfloat16] [--output FILE]
 
-Same weights, same dtype, same prompts (about 115 tokens), same number of new tokens, greedy, end
+Same weights, same dtype, same prompts (about 110 tokens), same number of new tokens, greedy, end
 tokens ignored. Server, client and baseline share the machine; the turns are interleaved (A B A B
 ...), so that only one of the two computes at a time. The figure is the ratio of the medians.
 """
 
 import argparse
-import asyncio
 import os
 import statistics
 import sys
 from dataclasses import asdict
 
-from bench.child import Ask, child
-from bench.command import deliver, origin, serving_parser
+from bench.command import deliver, origin, run, serving_parser
 from bench.load import Turn, load
 from bench.machine import ROOT
-from bench.prompts import questions, tokens_of
+from bench.process import Ask, child
+from bench.prompts import fresh, take, tokens_of
 from bench.serving import server
 from hocket.client import AsyncClient
 from hocket.server.model.config import ModelSourceConfig
 from hocket.server.model.registry import resolve
 
 
-def _rate(ask: Ask, prompts: list[list[int]], new_tokens: int) -> float:
+async def _rate(ask: Ask, prompts: list[list[int]], new_tokens: int) -> float:
     """Run one turn of the baseline and return its tokens per second."""
-    answer = ask({"prompts": prompts, "new_tokens": new_tokens})
+    answer = await ask({"prompts": prompts, "new_tokens": new_tokens})
     return float(sum(map(len, answer["tokens"])) / sum(answer["seconds"]))
 
 
@@ -37,22 +36,26 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     settings = ["runner.quantization=none", *arguments.set]  # the baseline has no int8
     script = ROOT / "bench" / "transformers_peer.py"
     command = [sys.executable, script, weights, arguments.dtype, str(os.cpu_count())]
-    async with server(arguments.dtype, settings) as address, AsyncClient(address) as client:
-        prompts = await tokens_of(client, questions(arguments.streams))
-        turns: list[Turn] = []
-        rates: list[float] = []
-        with child(command) as ask:
-            await load(client, prompts, 16)  # warms both up
-            _rate(ask, prompts[:1], 16)
-            for number in range(arguments.rounds):
-                turns.append(await load(client, prompts, arguments.new_tokens))
-                chosen = [prompts[(number * 2 + i) % len(prompts)] for i in range(2)]
-                rates.append(await asyncio.to_thread(_rate, ask, chosen, arguments.new_tokens))
-                print(
-                    f"round {number + 1}: hocket {turns[-1].rate:.0f} tok/s,"
-                    f" transformers {rates[-1]:.1f}",
-                    file=sys.stderr,
-                )
+    texts = fresh()
+    turns: list[Turn] = []
+    rates: list[float] = []
+    async with (
+        server(arguments.dtype, settings) as address,
+        AsyncClient(address) as client,
+        child(command) as ask,
+    ):
+        prompts = await tokens_of(client, take(texts, arguments.streams))
+        await load(client, prompts, 16)  # warms both up
+        await _rate(ask, prompts[:1], 16)
+        for number in range(arguments.rounds):
+            prompts = await tokens_of(client, take(texts, arguments.streams))
+            turns.append(await load(client, prompts, arguments.new_tokens))
+            rates.append(await _rate(ask, prompts[:2], arguments.new_tokens))
+            print(
+                f"round {number + 1}: hocket {turns[-1].rate:.0f} tok/s,"
+                f" transformers {rates[-1]:.1f}",
+                file=sys.stderr,
+            )
     ours, theirs = statistics.median(t.rate for t in turns), statistics.median(rates)
     return {
         **origin("bench.baseline", "torch", "transformers", "grpcio", "protobuf"),
@@ -77,7 +80,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--at-least", type=float, default=8.0, help="the ratio to reach")
     arguments = parser.parse_args()
-    result = asyncio.run(compare(arguments))
+    result = run(compare(arguments))
     deliver(result, arguments)
     return 0 if float(str(result["ratio"])) >= arguments.at_least else 1
 

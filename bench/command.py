@@ -1,11 +1,17 @@
 """What all commands share: their arguments, and how a result leaves."""
 
 import argparse
+import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bench.machine import description
+from bench.process import Absent
+
+_T = TypeVar("_T")
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
@@ -46,6 +52,18 @@ def command_line(name: str) -> str:
 def origin(name: str, *packages: str) -> dict[str, object]:
     """Return what makes a result repeatable: its command, the machine, versions, commit."""
     return {"command": command_line(name), "machine": description(*packages)}
+
+
+def run(measurement: Coroutine[Any, Any, _T]) -> _T:
+    """Run a measurement and return its result.
+
+    Raises:
+        SystemExit: A process that it needs does not run; says why.
+    """
+    try:
+        return asyncio.run(measurement)
+    except Absent as reason:
+        raise SystemExit(f"a process of the measurement {reason}") from reason
 
 
 def deliver(

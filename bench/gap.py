@@ -13,8 +13,8 @@ import itertools
 import statistics
 import time
 
-from bench.command import deliver, origin, serving_parser
-from bench.prompts import of_length, questions, tokens_of
+from bench.command import deliver, origin, run, serving_parser
+from bench.prompts import fresh, of_length, take, tokens_of
 from bench.samples import percentile
 from bench.serving import server
 from hocket.client import AsyncClient, Delta, Granularity
@@ -55,19 +55,26 @@ async def _round(
 async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Alternate quiet and disturbed rounds and return the result."""
     async with server("auto", arguments.set) as address, AsyncClient(address) as client:
-        prompts = await tokens_of(client, questions(arguments.streams))
-        long = of_length([token for prompt in prompts for token in prompt], arguments.prompt_tokens)
-        await _round(client, prompts, None)  # warms it up
+        texts = fresh()
+
+        async def prompts() -> list[list[int]]:
+            return await tokens_of(client, take(texts, arguments.streams))
+
+        async def long() -> list[int]:
+            return of_length(list(itertools.chain(*await prompts())), arguments.prompt_tokens)
+
+        await _round(client, await prompts(), None)  # warms it up
         quiet: list[float] = []
         disturbed: list[float] = []
         for _ in range(arguments.rounds):
-            quiet.append(percentile(await _round(client, prompts, None), 99))
-            disturbed.append(percentile(await _round(client, prompts, long), 99))
+            quiet.append(percentile(await _round(client, await prompts(), None), 99))
+            gaps = await _round(client, await prompts(), await long())
+            disturbed.append(percentile(gaps, 99))
     calm, widened = statistics.median(quiet), statistics.median(disturbed)
     return {
         **origin("bench.gap", "torch", "grpcio", "protobuf"),
         "streams": arguments.streams,
-        "prompt_tokens": len(long),
+        "prompt_tokens": arguments.prompt_tokens,
         "ratio": round(widened / calm, 2),
         "quiet_p99_ms": [round(value * 1e3, 1) for value in quiet],
         "disturbed_p99_ms": [round(value * 1e3, 1) for value in disturbed],
@@ -81,7 +88,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    deliver(asyncio.run(compare(arguments)), arguments)
+    deliver(run(compare(arguments)), arguments)
 
 
 if __name__ == "__main__":

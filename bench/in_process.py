@@ -8,7 +8,6 @@ model's size.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 
 from bench.command import serving_parser
 from bench.roofline import Size
-from hocket.server.app import _SPINS, load_with_torch
 from hocket.server.engine.batch import Batch, ModelLimits, ModelRunner, StepResult
 from hocket.server.engine.commands import Submit
 from hocket.server.engine.config import EngineConfig
@@ -24,6 +22,7 @@ from hocket.server.engine.core import EngineCore
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.model.config import ModelSourceConfig
 from hocket.server.settings import Settings, read_settings
+from hocket.server.startup import load_with_torch
 from hocket.server.text.pieces import Granularity
 from hocket.server.text.tokenizer import Tokenizer
 
@@ -123,11 +122,17 @@ class Job:
         seconds: Until the last of them ended.
         tokens: Written.
         steps: In order.
+        texts: For each prompt the tokens written.
+        draft_tokens: Guesses that were computed.
+        accepted_tokens: Those of them that were right.
     """
 
     seconds: float
     tokens: int
     steps: tuple[Step, ...]
+    texts: tuple[tuple[int, ...], ...]
+    draft_tokens: int
+    accepted_tokens: int
 
 
 def write(
@@ -137,8 +142,21 @@ def write(
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     watch: Watch | None = None,
+    *,
+    sampling: SamplingParams | None = None,
+    ignore_eos: bool = True,
 ) -> Job:
     """Write so many tokens for each prompt, all begun together, in whole sentences.
+
+    Args:
+        runner: Computes.
+        tokenizer: Of the model.
+        config: Of the engine.
+        prompts: Token ids.
+        new_tokens: For each prompt; the most if end tokens are not ignored.
+        watch: Is told of each step.
+        sampling: Greedy if None.
+        ignore_eos: Go on past end tokens.
 
     Raises:
         RuntimeError: A request failed.
@@ -149,26 +167,38 @@ def write(
         Submit(
             request_id=str(number),
             prompt_token_ids=tuple(prompt),
-            sampling=SamplingParams(),
-            stopping=StoppingParams(max_tokens=new_tokens, ignore_eos=True),
+            sampling=sampling or SamplingParams(),
+            stopping=StoppingParams(max_tokens=new_tokens, ignore_eos=ignore_eos),
             granularity=Granularity.SENTENCE,
         )
         for number, prompt in enumerate(prompts)
     ]
-    steps, tokens, has_work = [], 0, True
+    steps, tokens = [], 0
+    texts: list[list[int]] = [[] for _ in prompts]
     begun = time.perf_counter()
-    while has_work:
+    while True:
         watch.step, watch.begun = Step(), time.perf_counter()
         outputs = core.step(commands)
         watch.step.total = time.perf_counter() - watch.begun
         steps.append(watch.step)
-        commands, has_work = [], outputs.has_work
+        commands = []
         for output in outputs.outputs:
             if output.failure is not None:
                 raise RuntimeError(f"a request failed: {output.failure}")
+            for text in output.texts:
+                texts[int(output.request_id)] += text.token_ids
             if output.finished is not None:
                 tokens += output.finished.completion_tokens
-    return Job(seconds=time.perf_counter() - begun, tokens=tokens, steps=tuple(steps))
+        if not outputs.has_work:
+            break
+    return Job(
+        seconds=time.perf_counter() - begun,
+        tokens=tokens,
+        steps=tuple(steps),
+        texts=tuple(map(tuple, texts)),
+        draft_tokens=outputs.statistics.draft_tokens,
+        accepted_tokens=outputs.statistics.accepted_tokens,
+    )
 
 
 def settings_of(sets: Sequence[str]) -> Settings:
@@ -192,9 +222,10 @@ def size_of(source: ModelSourceConfig) -> Size:
     )
 
 
-def prepare_torch() -> None:
-    """Set what the server sets before torch is loaded."""
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # noqa: TID251 - set for a library, not read
+def command(settings: Sequence[str]) -> list[str]:
+    """Return the command that runs this in a process of its own, with settings of the server."""
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "bench.in_process", *flags]
 
 
 def main() -> None:

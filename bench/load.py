@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.command import deliver, origin, serving_parser
+from bench.command import deliver, origin, run, serving_parser
 from bench.prompts import Prompt, from_file, questions, tokens_of
 from bench.streams import Stream, follow
 from bench.target import add_target_flags, connected
-from bench.workload import Workload, run
+from bench.workload import Workload, bear
 from hocket.client import AsyncClient, GenerationOptions, Granularity
 
 _PROMPTS = 64
@@ -164,7 +164,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             seconds=arguments.duration,
             count=arguments.requests,
         )
-        outcome = await run(clients, load_)
+        outcome = await bear(clients, load_)
     return {
         **origin("bench.load", "grpcio", "protobuf"),
         "loop": "closed" if arguments.rate is None else "open",
@@ -236,7 +236,7 @@ def main() -> int:
         arguments.streams = 32
     if arguments.duration is None and arguments.requests is None:
         arguments.duration = 20.0
-    result = asyncio.run(measure(arguments))
+    result = run(measure(arguments))
     deliver(result, arguments, is_printed=arguments.json)
     if not arguments.json:
         print(table(result))

@@ -11,7 +11,7 @@ from bench.in_process import Watch
 from hocket.server.engine.batch import Batch
 from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Checkpoint
-from hocket.server.model.choice import Choice, choose
+from hocket.server.model.choice import Choice, Weights, choose
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.folder_checkpoint import FolderCheckpoint
 from hocket.server.model.gguf_checkpoint import GgufCheckpoint
@@ -101,9 +101,6 @@ class WatchedChoice(Choice):
 
     watch: Watch
 
-    def network(
-        self, checkpoint: Checkpoint, config: RunnerConfig, cache: KVCache, max_positions: int
-    ) -> Network:
-        """Read the weights; see `Choice`."""
-        chosen = Choice(library=self.library, dtype=self.dtype, is_int8=self.is_int8)
-        return _WatchedNetwork(chosen.network(checkpoint, config, cache, max_positions), self.watch)
+    def network(self, weights: Weights, config: RunnerConfig, cache: KVCache) -> Network:
+        """Return what computes and tells; see `Choice`."""
+        return _WatchedNetwork(Choice.network(self, weights, config, cache), self.watch)

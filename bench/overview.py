@@ -2,34 +2,36 @@
 
     python -m bench.overview [--streams 1 8 32 64] [--rounds 4] [--output FILE] [--chart FILE]
 
-Each turn sends so many prompts of about 115 tokens at once over gRPC and reads 128 new tokens of
-each. Turns read whole sentences and single tokens by turns: the first tell the time to the first
-sentence, the others the time to the first token and the gaps between tokens. The engine without
-gRPC takes a turn in each round, so that the cost of the front is a ratio of one run. The roofline
-is computed from what the machine read and multiplied just before and just after.
+Each turn sends so many fresh prompts of about 110 tokens at once over gRPC and reads 128 new tokens
+of each. Turns read whole sentences and single tokens by turns: the first tell the time to the first
+sentence, the others the time to the first token and the gaps between tokens. How late the server's
+event loop was during the turns is what its metric says. The engine without gRPC takes a turn in
+each round, so that the cost of the front is a ratio of one run. The roofline is computed from what
+the machine read and multiplied just before and just after.
 
 Prints a table; the bound of a decode step and of the whole job is written as shares of it.
 """
 
 import argparse
-import asyncio
 import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.child import Ask, child
-from bench.command import deliver, origin, serving_parser
+from bench import in_process
+from bench.command import deliver, origin, run, serving_parser
 from bench.load import burst
+from bench.metrics import Histogram
 from bench.overview_report import chart, table
-from bench.prompts import questions, tokens_of
+from bench.process import Ask, child, output_of
+from bench.prompts import fresh, take, tokens_of
 from bench.roofline import Rates, Roofline, Size
 from bench.samples import milliseconds, percentile
-from bench.serving import Server, started
+from bench.serving import WITH_METRICS, Server, started
 from hocket.client import AsyncClient, Granularity
 
 _SHORT_TURNS = 4  # a turn of fewer streams is repeated until so many have run
@@ -39,7 +41,8 @@ _SHORT_TURNS = 4  # a turn of fewer streams is repeated until so many have run
 class Tally:
     """What the turns of one number of streams brought. Times are in seconds.
 
-    `turns` holds what was read (`sentence` or `token`) with tokens per second.
+    `turns` holds what was read (`sentence` or `token`) with tokens per second; `lag` how late the
+    server's event loop was.
     """
 
     turns: list[tuple[str, float]] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Tally:
     gaps: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     client: list[float] = field(default_factory=list)
+    lag: Histogram = field(default_factory=Histogram)
 
     @property
     def rate(self) -> float:
@@ -62,6 +66,7 @@ class Tally:
             "ttft_ms": milliseconds(self.first_tokens),
             "ttfs_ms": milliseconds(self.first_sentences),
             "gap_ms": milliseconds(self.gaps),
+            "loop_lag_ms": self.lag.milliseconds(),
             "mean_step_ms": round(statistics.median(self.steps) * 1e3, 2),
             "client_cpu_share": round(statistics.median(self.client), 3),
         }
@@ -70,16 +75,18 @@ class Tally:
 async def turn(
     serving: Server,
     client: AsyncClient,
-    prompts: Sequence[list[int]],
+    texts: Iterator[str],
+    streams: int,
     new_tokens: int,
     granularity: Granularity,
     tally: Tally,
 ) -> None:
-    """Send all prompts at once, as often as it takes to have enough of them, and note it."""
-    for _ in range(max(1, _SHORT_TURNS // len(prompts))):
-        before = await asyncio.to_thread(serving.metrics)
+    """Send so many prompts at once, as often as it takes to have enough of them, and note it."""
+    for _ in range(max(1, _SHORT_TURNS // streams)):
+        prompts = await tokens_of(client, take(texts, streams))
+        before = await serving.metrics()
         done = await burst(client, prompts, new_tokens, granularity)
-        after = await asyncio.to_thread(serving.metrics)
+        after = await serving.metrics()
         tally.turns.append((granularity.value, done.rate))
         tally.client.append(done.client_cpu_share)
         tally.gaps += [gap for stream in done.streams for gap in stream.gaps]
@@ -87,21 +94,17 @@ async def turn(
         if granularity is Granularity.TOKEN:
             tally.first_tokens += [s.first_token for s in done.streams if s.first_token]
         seconds, steps = (
-            after[name] - before[name]
+            after.values[name] - before.values[name]
             for name in ("hocket_step_seconds_sum", "hocket_step_seconds_count")
         )
         tally.steps.append(seconds / max(steps, 1))
+        tally.lag += after.loop_lag - before.loop_lag
 
 
 async def probe() -> Rates:
     """Measure the machine in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.probe", stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    if process.returncode:
-        raise SystemExit("the machine could not be measured")
-    return Rates(**json.loads(out)["rates"])
+    found = json.loads(await output_of([sys.executable, "-m", "bench.probe"]))
+    return Rates(**found["rates"])
 
 
 def decode_shares(steps: Sequence[dict[str, Any]], bound: Roofline, streams: int) -> list[float]:
@@ -147,34 +150,32 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all turns and return the result."""
     most = max(arguments.streams)
     room = [f"{key}={max(32, most)}" for key in ("engine.max_num_seqs", "admission.max_running")]
-    settings = ["metrics.address=127.0.0.1:0", *room, *arguments.set]
-    command = [sys.executable, "-m", "bench.in_process"]
-    command += [part for setting in (*room, *arguments.set) for part in ("--set", setting)]
-    begins = await starts(settings, arguments.starts - 1)
+    settings = [*room, *arguments.set]
+    begins = await starts([WITH_METRICS, *settings], arguments.starts - 1)
     tallies = {streams: Tally() for streams in arguments.streams}
     engine: list[dict[str, Any]] = []
-    async with started(settings) as serving, AsyncClient(serving.address) as client:
+    texts, new_tokens = fresh(), arguments.new_tokens
+    async with (
+        started([WITH_METRICS, *settings]) as serving,
+        AsyncClient(serving.address) as client,
+    ):
         begins.append(serving.start_seconds)
-        memory = [serving.resident_mib]
-        prompts = await tokens_of(client, questions(most))
+        memory = [serving.process.resident_mib]
         model = (await client.list_models())[0]
-        with child(command) as ask:
-            await turn(serving, client, prompts[:8], 8, Granularity.TOKEN, Tally())
-            await asyncio.to_thread(_engine_turn, ask, prompts[:8], 8)
+        async with child(in_process.command(settings)) as ask:
+            await turn(serving, client, texts, 8, 8, Granularity.TOKEN, Tally())
+            prompts = await tokens_of(client, take(texts, arguments.engine_streams))
+            await _engine_turn(ask, prompts, 8)
             rates = await probe()
             for number in range(arguments.rounds):
                 granularity = (Granularity.SENTENCE, Granularity.TOKEN)[number % 2]
                 for streams, tally in tallies.items():
-                    chosen = prompts[:streams]
-                    await turn(serving, client, chosen, arguments.new_tokens, granularity, tally)
-                chosen = prompts[: arguments.engine_streams]
-                engine.append(
-                    await asyncio.to_thread(_engine_turn, ask, chosen, arguments.new_tokens)
-                )
+                    await turn(serving, client, texts, streams, new_tokens, granularity, tally)
+                prompts = await tokens_of(client, take(texts, arguments.engine_streams))
+                engine.append(await _engine_turn(ask, prompts, new_tokens))
                 print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
             rates = rates.better(await probe())
-            memory.append(serving.resident_mib)
-        lag = {name: value for name, value in serving.metrics().items() if "loop" in name}
+            memory.append(serving.process.resident_mib)
     prompt = statistics.median(map(len, prompts))
     bound = Roofline(size=Size(**engine[0]["size"]), rates=rates, is_int8=model.dtype == "int8")
     alone = statistics.median(job["tokens"] / job["seconds"] for job in engine)
@@ -208,13 +209,12 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "median": round(statistics.median(begins), 2),
             "all": [round(seconds, 2) for seconds in begins],
         },
-        "loop_lag": lag or None,
         "rates": asdict(rates),
     }
 
 
-def _engine_turn(ask: Ask, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
-    return ask({"prompts": prompts, "new_tokens": new_tokens})
+async def _engine_turn(ask: Ask, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+    return await ask({"prompts": prompts, "new_tokens": new_tokens})
 
 
 def _decode_milliseconds(engine: Sequence[dict[str, Any]], streams: int) -> dict[str, float] | None:
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="how often the server is started")
     parser.add_argument("--chart", type=Path, help="where to write a chart as SVG")
     arguments = parser.parse_args()
-    result = asyncio.run(measure(arguments))
+    result = run(measure(arguments))
     deliver(result, arguments, is_printed=False)
     if arguments.chart:
         arguments.chart.write_text(chart(result).svg(), encoding="utf-8")

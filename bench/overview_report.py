@@ -54,13 +54,14 @@ def table(result: dict[str, Any]) -> str:
         "First token ms, p50 / p99",
         "First sentence ms, p50 / p99",
         "Gap ms, p50 / p99",
+        "Loop lag ms, p50 / p99",
         "Mean step ms",
     ]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for streams, found in result["streams"].items():
         spreads = [
-            f"{ms['p50']:.0f} / {ms['p99']:.0f}" if (ms := found[key]) else "-"
-            for key in ("ttft_ms", "ttfs_ms", "gap_ms")
+            f"{ms['p50']:.{digits}f} / {ms['p99']:.{digits}f}" if (ms := found[key]) else "-"
+            for key, digits in {"ttft_ms": 0, "ttfs_ms": 0, "gap_ms": 0, "loop_lag_ms": 1}.items()
         ]
         cells = [
             streams,

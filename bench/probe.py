@@ -16,6 +16,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from hocket.server.startup import prepare_torch
+
+prepare_torch()
+
 import torch
 
 from bench.command import deliver, origin, parser

@@ -1,6 +1,6 @@
 """A server whose engine computes in a process of its own; for `topologies.py`, not for use.
 
-    python bench/process_server.py [the arguments of `hocket.server`]
+    python -m bench.process_server [the arguments of `hocket.server`]
 
 The core is stepped over a pipe: each step's commands go out and its outputs come back, pickled.
 Everything else is the server as it is, in this process, whose interpreter the engine then leaves
@@ -98,7 +98,7 @@ def load_remote(source: ModelSourceConfig, config: RunnerConfig, _report: Report
 
 def main() -> int:
     """Serve, with the engine elsewhere."""
-    hocket.server.startup.EngineCore = ProcessCore  # type: ignore[assignment,misc]
+    hocket.server.startup.EngineCore = ProcessCore  # type: ignore[assignment,attr-defined]
     hocket.server.app.App = functools.partial(hocket.server.app.App, load=load_remote)  # type: ignore[assignment,misc,arg-type]
     return serve(sys.argv[1:])
 

@@ -10,6 +10,10 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 
+from hocket.server.startup import prepare_torch
+
+prepare_torch()
+
 import torch
 
 from bench.command import deliver, origin, parser
@@ -17,6 +21,7 @@ from bench.models import open_checkpoint
 from hocket.server.model.checkpoint import DecoderConfig
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.device import compute_threads
+from hocket.server.model.native.arena import Arena
 from hocket.server.model.native.library import Library, ModelStruct, StepStruct
 from hocket.server.model.native.packing import GROUP, PackedLinear
 
@@ -49,7 +54,8 @@ class _Product:
         self._norm = torch.ones(inputs)
         weight = torch.randn(outputs, inputs) / inputs**0.5
         copies = max(1, _BYTES // (outputs * inputs * (1 if is_int8 else 2)))
-        self._layers = [PackedLinear(weight, is_int8=is_int8) for _ in range(copies)]
+        arena = Arena()
+        self._layers = [PackedLinear(weight, arena=arena, is_int8=is_int8) for _ in range(copies)]
         self._models = [
             ModelStruct(
                 norm=self._norm.data_ptr(),

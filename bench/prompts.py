@@ -1,9 +1,9 @@
 """Prompts: made here, of a given length, or read from a file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 from hocket.client import AsyncClient, GenerationOptions, Message
@@ -13,21 +13,32 @@ TOPICS = (
     "bridges", "owls", "glass", "tea", "volcanoes", "kites", "salt",
 )  # fmt: skip
 QUESTION = (
-    "You are asked to explain {topic} to a group of curious visitors who have never heard about"
-    " them. Begin with what everybody can see, go on with how it came to be, and say what is still"
-    " unknown. Use short sentences, give one example from daily life and one from history, avoid"
-    " lists, avoid numbers, and close with a question that the visitors could take home and think"
-    " about in the evening. This is request number {number} of the day, so please take care to"
-    " answer it freshly, in your own words, as if nobody had ever asked you before."
+    "{number}. You are asked to explain {topic} to a group of curious visitors who have never heard"
+    " about them. Begin with what everybody can see, go on with how it came to be, and say what is"
+    " still unknown. Use short sentences, give one example from daily life and one from history,"
+    " avoid lists, avoid numbers, and close with a question that the visitors could take home and"
+    " think about in the evening. Please take care to answer it freshly, in your own words, as if"
+    " nobody had ever asked you before."
 )
 
 
-def questions(count: int) -> list[str]:
-    """Return so many different texts of about 115 tokens."""
-    return [
-        QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
-        for number in range(count)
-    ]
+def fresh() -> Iterator[str]:
+    """Yield texts of about 110 tokens without end, none like another from its first words on.
+
+    So no cache of prefixes answers for the model.
+    """
+    for number in count(1):
+        yield QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
+
+
+def questions(number: int) -> list[str]:
+    """Return the first so many of the fresh texts."""
+    return take(fresh(), number)
+
+
+def take(texts: Iterator[str], number: int) -> list[str]:
+    """Return the next so many texts."""
+    return list(islice(texts, number))
 
 
 def of_length(token_ids: Sequence[int], length: int) -> list[int]:

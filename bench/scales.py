@@ -16,11 +16,9 @@ from torch.nn import functional
 
 from bench.command import deliver, origin, parser
 from bench.models import Opened, open_checkpoint
-from hocket.server.engine.batch import Batch, SequenceSlice
 from hocket.server.model.checkpoint import Checkpoint, DecoderConfig
-from hocket.server.model.choice import Choice
+from hocket.server.model.choice import Choice, Scores
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
-from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.native import gate
 
 GROUPS = (32, 64, 128, None)  # None: one scale for a whole row
@@ -67,54 +65,22 @@ def rounded(weight: Tensor, group: int | None) -> Tensor:
     return whole.mul_(scales).view(outputs, -1)[:, :inputs].contiguous()
 
 
-class Scores:
-    """Logits of short texts."""
-
-    def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
-        """Read the weights."""
-        model, config = checkpoint.config, RunnerConfig()
-        size = config.block_size_tokens
-        self._blocks = list(range(-(-gate.WINDOW // size)))
-        self._cache = KVCache(
-            num_layers=model.num_layers,
-            num_blocks=len(self._blocks),
-            num_kv_heads=model.num_kv_heads,
-            block_size=size,
-            head_dim=model.head_dim,
-            dtype=choice.dtype,
-        )
-        self._network = choice.network(checkpoint, config, self._cache, gate.WINDOW)
-
-    def __call__(self, token_ids: Sequence[int]) -> Tensor:
-        """Return `[tokens or more, vocabulary]`."""
-        piece = SequenceSlice(
-            sequence_id=0,
-            token_ids=token_ids,
-            start=0,
-            prompt_length=len(token_ids),
-            block_table=self._blocks,
-        )
-        with torch.inference_mode():
-            done = self._network.forward(Batch((piece,)), self._cache)
-            return self._network.logits(done.hidden, done.rows[0])
-
-
 def compare(opened: Opened) -> list[dict[str, object]]:
     """Return perplexity and agreement for each kind of scale, and of the kernels."""
     text = gate.TEXT.read_text(encoding="utf-8")
     tokens = opened.tokenizer.encode(text, add_special=True, parse_special=False).token_ids
-    alone = Choice(library=None, dtype=torch.float32)
-    exact = Scores(opened.checkpoint, alone)
+    alone, config = Choice(library=None, dtype=torch.float32), RunnerConfig()
+    exact = Scores(opened.checkpoint, config, alone)
     found: list[dict[str, object]] = []
     for group in GROUPS:
-        scores = Scores(RoundedCheckpoint(opened.checkpoint, group), alone)
+        scores = Scores(RoundedCheckpoint(opened.checkpoint, group), config, alone)
         kind = f"a scale for each {group} inputs" if group else "a scale for each row"
         found.append({"kind": kind} | asdict(gate.measure(tokens, exact, scores)))
     chosen = [
         opened.choose(RunnerConfig(kernels="native", quantization=name))
         for name in ("none", "int8")
     ]
-    pair = [Scores(opened.checkpoint, choice) for choice in chosen if choice is not None]
+    pair = [Scores(opened.checkpoint, config, choice) for choice in chosen if choice is not None]
     if len(pair) == len(chosen):
         found.append({"kind": "the kernels' int8"} | asdict(gate.measure(tokens, *pair)))
     return found

@@ -3,21 +3,20 @@
 import asyncio
 import contextlib
 import json
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
-import psutil
+from bench.metrics import Metrics, scrape
+from bench.process import Process
 
 _QUIET = ("log.level=warning", "drain.delay_seconds=0")
-_POLL_SECONDS = 0.01
 _START_SECONDS = 600
+WITH_METRICS = "metrics.address=127.0.0.1:0"
+WITHOUT_METRICS = "metrics.enabled=false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,66 +26,58 @@ class Server:
     Attributes:
         address: Where, as host and port.
         metrics_address: Where its metrics can be scraped; empty if they cannot.
-        pid: Its process.
+        process: Its process, whose main thread runs the event loop.
         start_seconds: From the start of the process until it served.
     """
 
     address: str
     metrics_address: str
-    pid: int
+    process: Process
     start_seconds: float
 
-    @property
-    def resident_mib(self) -> float:
-        """MiB of memory that the process holds now."""
-        return float(psutil.Process(self.pid).memory_info().rss) / (1 << 20)
-
-    def metrics(self) -> dict[str, float]:
-        """Return the newest value of each metric that has no labels."""
-        with urlopen(f"http://{self.metrics_address}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        pairs = [line.split() for line in lines if line and line[0] != "#" and "{" not in line]
-        return {name: float(value) for name, value in pairs}
+    async def metrics(self) -> Metrics:
+        """Return what its metrics say now."""
+        return await asyncio.to_thread(scrape, self.metrics_address)
 
 
 @contextlib.asynccontextmanager
 async def started(
-    settings: Sequence[str], program: Sequence[str] = ("-m", "hocket.server")
+    settings: Sequence[str], *, module: str = "hocket.server", log: Path | None = None
 ) -> AsyncIterator[Server]:
     """Run a server on a free loopback port until the block ends.
 
     Args:
         settings: Of the server, as `SECTION.KEY=VALUE`.
-        program: What Python is to run.
+        module: What Python is to run.
+        log: Where its output goes; to our standard error if None.
 
     Raises:
-        SystemExit: It does not start.
+        Absent: It does not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, *program, "--address", "127.0.0.1:0"]
-        command += ["--ready-file", str(ready)]
+        command: list[str | Path] = [sys.executable, "-m", module, "--address", "127.0.0.1:0"]
+        command += ["--ready-file", ready]
         for setting in (*_QUIET, *settings):
             command += ["--set", setting]
         begun = time.perf_counter()
-        process = subprocess.Popen(command)
+        process = Process(command, log=log)
+
+        async def is_ready() -> bool:
+            return ready.exists()
+
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                while not ready.exists():
-                    if process.poll() is not None:
-                        raise SystemExit(f"the server left with exit code {process.returncode}")
-                    await asyncio.sleep(_POLL_SECONDS)
+            await process.wait_ready(is_ready, _START_SECONDS)
             seconds = time.perf_counter() - begun
             told = json.loads(ready.read_text(encoding="utf-8"))
             yield Server(
                 address=told["address"],
                 metrics_address=told["metrics_address"],
-                pid=process.pid,
+                process=process,
                 start_seconds=seconds,
             )
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            await process.end()
 
 
 @contextlib.asynccontextmanager
@@ -97,6 +88,5 @@ async def server(dtype: str, extra: Sequence[str]) -> AsyncIterator[str]:
         dtype: Number type of the weights, or `auto`.
         extra: Further settings, as `SECTION.KEY=VALUE`.
     """
-    settings = [f"runner.dtype={dtype}", "metrics.enabled=false", *extra]
-    async with started(settings) as serving:
+    async with started([f"runner.dtype={dtype}", WITHOUT_METRICS, *extra]) as serving:
         yield serving.address

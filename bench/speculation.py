@@ -19,24 +19,21 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bench.machine import description
-from bench.prompts import QUESTION, TOPICS
-from hocket.server.engine.commands import Submit
+from bench.command import deliver, origin, parser
+from bench.in_process import Job, write
+from bench.prompts import questions
 from hocket.server.engine.config import EngineConfig
-from hocket.server.engine.core import EngineCore
-from hocket.server.engine.sampling import SamplingParams, StoppingParams
+from hocket.server.engine.sampling import SamplingParams
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
-from hocket.server.model.loading import LoadedModel, load_model
-from hocket.server.text.pieces import Granularity
+from hocket.server.startup import Loaded, load_with_torch
 from hocket.server.text.tokenizer import ChatMessage
 
 MOST_SEQUENCES = 1024
 PROMPTS = 8
+NUMBERS: dict[str, Literal["int8", "none"]] = {"int8": "int8", "bfloat16": "none"}
 STORY = (
     "The old lighthouse at Merrow Point was built in 1871 by an engineer named Alan Drummond. It"
     " stands forty meters above the cliffs, and its lamp could be seen from twenty miles away. In"
@@ -69,7 +66,7 @@ class Load:
     ignore_eos: bool = False
 
 
-def loads(model: LoadedModel) -> dict[str, Load]:
+def loads(model: Loaded) -> dict[str, Load]:
     """Return eight prompts of each kind."""
 
     def chat(text: str) -> tuple[int, ...]:
@@ -82,68 +79,38 @@ def loads(model: LoadedModel) -> dict[str, Load]:
         return model.tokenizer.encode(text, add_special=True, parse_special=False).token_ids
 
     tasks = [TASKS[at % len(TASKS)].replace("{year}", str(1903 + at)) for at in range(PROMPTS)]
-    questions = [QUESTION.format(topic=TOPICS[at], number=at) for at in range(PROMPTS)]
+    asked = questions(PROMPTS)
     drawn = SamplingParams(temperature=0.8, top_p=0.95, seed=3)
     return {
         "copy": Load(prompts=[chat(task) for task in tasks]),
-        "chat": Load(prompts=[chat(question) for question in questions]),
-        "drawn": Load(prompts=[chat(question) for question in questions], sampling=drawn),
-        "load": Load(prompts=[plain(question) for question in questions], ignore_eos=True),
+        "chat": Load(prompts=[chat(question) for question in asked]),
+        "drawn": Load(prompts=[chat(question) for question in asked], sampling=drawn),
+        "load": Load(prompts=[plain(question) for question in asked], ignore_eos=True),
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What came of one turn."""
-
-    seconds: float
-    texts: dict[str, list[int]]
-    draft_tokens: int
-    accepted_tokens: int
-
-
-def turn(
-    model: LoadedModel, load: Load, chosen: range, max_tokens: int, *, speculates: bool
-) -> Turn:
+def turn(model: Loaded, load: Load, chosen: slice, max_tokens: int, *, speculates: bool) -> Job:
     """Continue some of the prompts at once."""
-    config = EngineConfig(speculate_up_to=MOST_SEQUENCES if speculates else 0)
-    core = EngineCore(model.runner, model.tokenizer, config, time.perf_counter)
-    texts: dict[str, list[int]] = {}
-    begun = time.perf_counter()
-    commands = [
-        Submit(
-            request_id=str(at),
-            prompt_token_ids=load.prompts[at],
-            sampling=load.sampling,
-            stopping=StoppingParams(max_tokens=max_tokens, ignore_eos=load.ignore_eos),
-            granularity=Granularity.SENTENCE,
-        )
-        for at in chosen
-    ]
-    has_work = True
-    while has_work:
-        outputs = core.step(commands)
-        commands, has_work = [], outputs.has_work
-        for output in outputs.outputs:
-            for text in output.texts:
-                texts.setdefault(output.request_id, []).extend(text.token_ids)
-    return Turn(
-        seconds=time.perf_counter() - begun,
-        texts=texts,
-        draft_tokens=outputs.statistics.draft_tokens,
-        accepted_tokens=outputs.statistics.accepted_tokens,
+    return write(
+        model.runner,
+        model.tokenizer,
+        EngineConfig(speculate_up_to=MOST_SEQUENCES if speculates else 0),
+        load.prompts[chosen],
+        max_tokens,
+        sampling=load.sampling,
+        ignore_eos=load.ignore_eos,
     )
 
 
 def measure(
-    model: LoadedModel, load: Load, streams: int, arguments: argparse.Namespace
+    model: Loaded, load: Load, streams: int, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Alternate turns with and without drafts, over four prompts at least.
 
     Raises:
         RuntimeError: Drafts have changed a text.
     """
-    turns: dict[bool, list[Turn]] = {False: [], True: []}
+    turns: dict[bool, list[Job]] = {False: [], True: []}
     for number in range(arguments.rounds):
         for first in range(0, max(4, streams), streams):
             is_even = (number + first // streams) % 2 == 0
@@ -151,7 +118,7 @@ def measure(
                 done = turn(
                     model,
                     load,
-                    range(first, first + streams),
+                    slice(first, first + streams),
                     arguments.new_tokens,
                     speculates=speculates,
                 )
@@ -162,7 +129,7 @@ def measure(
     ratios = sorted(
         without.seconds / drafted.seconds for without, drafted in zip(off, on, strict=True)
     )
-    tokens = sum(len(text) for done in on for text in done.texts.values())
+    tokens = sum(done.tokens for done in on)
     return {
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 2) for ratio in ratios],
@@ -174,44 +141,34 @@ def measure(
     }
 
 
-def main() -> int:
+def main() -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--numbers", nargs="+", choices=["int8", "bfloat16"])
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--new-tokens", type=int, default=96)
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--numbers", nargs="+", choices=list(NUMBERS), default=list(NUMBERS))
+    made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8])
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--new-tokens", type=int, default=96)
+    arguments = made.parse_args()
     result: dict[str, Any] = {}
     if arguments.output and arguments.output.exists():
-        result = json.loads(arguments.output.read_text())
-    for number in arguments.numbers or ["int8", "bfloat16"]:
-        quantization = "int8" if number == "int8" else "none"
-        model = load_model(
+        result = json.loads(arguments.output.read_text(encoding="utf-8"))
+    for number in arguments.numbers:
+        model = load_with_torch(
             ModelSourceConfig(model="smollm2"),
-            RunnerConfig(kernels="native", quantization=quantization, kv_cache_mib=256),
-            lambda *_: None,
+            RunnerConfig(kernels="native", quantization=NUMBERS[number], kv_cache_mib=256),
+            lambda _stage, _done: None,
         )
         kinds = loads(model)
-        turn(model, kinds["load"], range(4), 16, speculates=True)  # warms up
+        turn(model, kinds["load"], slice(4), 16, speculates=True)  # warms up
         for streams in arguments.streams:
             for kind, load in kinds.items():
                 found = measure(model, load, streams, arguments)
                 result.setdefault(number, {}).setdefault(str(streams), {})[kind] = found
                 print(number, streams, kind, json.dumps(found), file=sys.stderr)
-    result |= {
-        "command": "python -m bench.speculation",
-        "rounds": arguments.rounds,
-        "new_tokens": arguments.new_tokens,
-        "machine": description("torch"),
-    }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    result |= origin("bench.speculation", "torch")
+    result |= {"rounds": arguments.rounds, "new_tokens": arguments.new_tokens}
+    deliver(result, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

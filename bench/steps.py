@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.command import deliver, origin, parser
-from bench.in_process import Step, Watch, prepare_torch, write
+from bench.in_process import Step, Watch, write
 from bench.prompts import questions
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.config import EngineConfig
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
+from hocket.server.startup import prepare_torch
 
 if TYPE_CHECKING:
     from bench.models import Opened

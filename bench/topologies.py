@@ -4,36 +4,30 @@
 
 Each topology is a server with the same weights and settings but for the layout; beside them stands
 the engine alone, stepped in a tight loop without gRPC and client. Each round gives every one of
-them a turn, in changing order; figures are medians, and shares are of the engine alone. Server,
-client and engine share the machine. The lag of the event loop is what its metric counted during all
-turns; processor time is that of the server's loop thread and of the client's process.
+them a turn on the same fresh prompts, in changing order; figures are medians, and shares are of the
+engine alone. Server, client and engine share the machine. The lag of the event loop is what its
+metric counted during all turns; processor time is that of the server's loop thread and of the
+client's process.
 """
 
 import argparse
-import asyncio
 import contextlib
-import json
-import re
 import statistics
-import subprocess
 import sys
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
 
-import psutil
-
+from bench import in_process
+from bench.command import deliver, origin, run, serving_parser
 from bench.load import Turn, load
-from bench.machine import description
-from bench.prompts import QUESTION, TOPICS
-from bench.serving import Server, started
+from bench.metrics import Histogram
+from bench.process import Ask, child
+from bench.prompts import fresh, take, tokens_of
+from bench.serving import WITH_METRICS, Server, started
 from hocket.client import AsyncClient
 
-HERE = Path(__file__).resolve().parent
-COMMON = ["runner.quantization=int8", "runner.kernels=native", "metrics.address=127.0.0.1:0"]
-SERVER, PROCESS = ["-m", "hocket.server"], [str(HERE / "process_server.py")]
+COMMON = ["runner.quantization=int8", "runner.kernels=native"]
+SERVER, PROCESS = "hocket.server", "bench.process_server"
 TOPOLOGIES = {
     "1 worker, strict": (SERVER, ["engine.delivery=strict"]),
     "1 worker, overlapped": (SERVER, ["engine.delivery=overlapped"]),
@@ -43,150 +37,112 @@ TOPOLOGIES = {
     "process, overlapped": (PROCESS, ["engine.delivery=overlapped"]),
 }
 ALONE = "engine alone"
-_BUCKET = re.compile(r'^hocket_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
+_WARM_TOKENS = 16
 
 
-@dataclass
+@dataclass(slots=True)
 class Served:
     """A server under measurement.
 
     Attributes:
-        running: Its process.
+        running: The server.
         client: Connected to it.
         turns: What its turns brought.
         loop_shares: For each turn, the loop thread's share of one core.
-        lags: Moments by how late the loop was: upper bound in seconds to count.
+        lag: How late the loop was during the turns, in seconds.
     """
 
     running: Server
     client: AsyncClient
     turns: list[Turn] = field(default_factory=list)
     loop_shares: list[float] = field(default_factory=list)
-    lags: dict[float, float] = field(default_factory=dict)
+    lag: Histogram = field(default_factory=Histogram)
 
-    async def turn(self, prompts: list[list[int]], new_tokens: int) -> None:
-        """Give it one turn."""
-        before, used = self._lags(), self._loop_seconds()
+    async def turn(self, prompts: list[list[int]], new_tokens: int) -> float:
+        """Give it one turn and return its tokens per second."""
+        process = self.running.process
+        before, used = await self.running.metrics(), process.main_thread_seconds()
         done = await load(self.client, prompts, new_tokens)
+        used = process.main_thread_seconds() - used
+        self.lag += (await self.running.metrics()).loop_lag - before.loop_lag
         self.turns.append(done)
-        self.loop_shares.append((self._loop_seconds() - used) / done.seconds)
-        for bound, count in self._lags().items():
-            self.lags[bound] = self.lags.get(bound, 0) + count - before[bound]
+        self.loop_shares.append(used / done.seconds)
+        return done.rate
 
-    def _loop_seconds(self) -> float:
-        threads = psutil.Process(self.running.pid).threads()
-        return sum(t.user_time + t.system_time for t in threads if t.id == self.running.pid)
+    def report(self, alone: float) -> dict[str, object]:
+        """Return medians over the turns.
 
-    def _lags(self) -> dict[float, float]:
-        with urllib.request.urlopen(f"http://{self.running.metrics_address}/metrics") as answer:
-            text = answer.read().decode()
-        return {float(bound): float(count) for bound, count in _BUCKET.findall(text)}
-
-    def lag_p99_ms(self) -> float:
-        """Return the 99th percentile of the lag in ms, interpolated between two bounds."""
-        wanted = 0.99 * max(self.lags.values())
-        for (low, under), (high, count) in pairwise([(0.0, 0.0), *sorted(self.lags.items())]):
-            if count >= wanted:
-                return 1e3 * (low + (high - low) * (wanted - under) / (count - under))
-        return float("inf")
+        Args:
+            alone: Tokens per second of the engine alone.
+        """
+        rates = [turn.rate for turn in self.turns]
+        rate = statistics.median(rates)
+        client = statistics.median(turn.client_cpu_share for turn in self.turns)
+        return {
+            "tokens_per_second": round(rate, 1),
+            "front_share": round(1 - rate / alone, 3),
+            "loop_lag_ms": self.lag.milliseconds(),
+            "loop_cpu_share": round(statistics.median(self.loop_shares), 3),
+            "client_cpu_share": round(client, 3),
+            "first_token": round(statistics.median(turn.first_token for turn in self.turns), 3),
+            "rates": _rounded(rates),
+        }
 
 
 @contextlib.asynccontextmanager
 async def served(name: str, extra: list[str]) -> AsyncIterator[Served]:
     """Run the server of a topology until the block ends."""
-    program, settings = TOPOLOGIES[name]
+    module, settings = TOPOLOGIES[name]
     async with (
-        started([*COMMON, *settings, *extra], program) as running,
+        started([WITH_METRICS, *COMMON, *settings, *extra], module=module) as running,
         AsyncClient(running.address) as client,
     ):
         yield Served(running, client)
 
 
-@contextlib.contextmanager
-def alone(extra: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """Run the engine alone until the block ends."""
-    command = [sys.executable, str(HERE / "engine_alone.py"), *COMMON, *extra]
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        if running.stdout is None or not running.stdout.readline():
-            raise SystemExit("the engine did not start")
-        yield running
-    finally:
-        running.terminate()
-        running.wait(timeout=60)
-
-
-def alone_rate(running: "subprocess.Popen[str]", prompts: list[list[int]], tokens: int) -> float:
+async def _alone(ask: Ask, prompts: list[list[int]], new_tokens: int) -> float:
     """Give the engine alone one turn and return its tokens per second."""
-    if running.stdin is None or running.stdout is None:
-        raise RuntimeError("the engine has no pipes")
-    running.stdin.write(json.dumps({"prompts": prompts, "new_tokens": tokens}) + "\n")
-    running.stdin.flush()
-    answer = json.loads(running.stdout.readline())
-    rate: float = answer["tokens"] / answer["seconds"]
-    return rate
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Enclose a round; a place for whoever must keep others away from the machine meanwhile."""
-    yield
+    done = await ask({"prompts": prompts, "new_tokens": new_tokens})
+    return float(done["tokens"] / done["seconds"])
 
 
 async def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Interleave turns of all topologies and return the result."""
     rates: list[float] = []
-    machine = description("torch", "grpcio", "protobuf")  # as it is when the servers start
+    made = origin("bench.topologies", "torch", "grpcio", "protobuf")  # as the servers start
+    texts = fresh()
     async with contextlib.AsyncExitStack() as stack:
         servers = {
             name: await stack.enter_async_context(served(name, arguments.set))
             for name in arguments.topologies
         }
-        engine = stack.enter_context(alone(arguments.set))
-        first = next(iter(servers.values()))
-        texts = [
-            QUESTION.format(topic=TOPICS[number % len(TOPICS)], number=number)
-            for number in range(arguments.streams)
-        ]
-        prompts = [[token.id for token in await first.client.tokenize(text)] for text in texts]
+        command = in_process.command([*COMMON, *arguments.set])
+        ask = await stack.enter_async_context(child(command))
+        client = next(iter(servers.values())).client
+        prompts = await tokens_of(client, take(texts, arguments.streams))
         for server in servers.values():
-            await load(server.client, prompts, 16)  # warms it up
-        alone_rate(engine, prompts, 16)
+            await load(server.client, prompts, _WARM_TOKENS)
+        await _alone(ask, prompts, _WARM_TOKENS)
         names = [*servers, ALONE]
         for number in range(arguments.rounds):
-            with undisturbed():
-                for name in names[number % len(names) :] + names[: number % len(names)]:
-                    if name == ALONE:
-                        rate = alone_rate(engine, prompts, arguments.new_tokens)
-                        rates.append(rate)
-                    else:
-                        await servers[name].turn(prompts, arguments.new_tokens)
-                        rate = servers[name].turns[-1].rate
-                    print(f"round {number + 1}: {name} {rate:.0f} tok/s", file=sys.stderr)
-    base = statistics.median(rates)
+            prompts = await tokens_of(client, take(texts, arguments.streams))
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                if name == ALONE:
+                    rate = await _alone(ask, prompts, arguments.new_tokens)
+                    rates.append(rate)
+                else:
+                    rate = await servers[name].turn(prompts, arguments.new_tokens)
+                print(f"round {number + 1}: {name} {rate:.0f} tok/s", file=sys.stderr, flush=True)
+    alone = statistics.median(rates)
     return {
-        "command": " ".join(["python", "bench/topologies.py", *sys.argv[1:]]),
+        **made,
         "streams": arguments.streams,
         "prompt_tokens": statistics.median(map(len, prompts)),
         "new_tokens": arguments.new_tokens,
         "rounds": arguments.rounds,
-        "engine_alone": {"tokens_per_second": round(base, 1), "rates": _rounded(rates)},
-        "topologies": {name: _report(server, base) for name, server in servers.items()},
-        "machine": machine,
-    }
-
-
-def _report(server: Served, base: float) -> dict[str, object]:
-    rates = [turn.rate for turn in server.turns]
-    rate = statistics.median(rates)
-    return {
-        "tokens_per_second": round(rate, 1),
-        "front_share": round(1 - rate / base, 3),
-        "loop_lag_p99_ms": round(server.lag_p99_ms(), 1),
-        "loop_cpu_share": round(statistics.median(server.loop_shares), 3),
-        "client_cpu_share": round(statistics.median(t.client_cpu_share for t in server.turns), 3),
-        "first_token": round(statistics.median(t.first_token for t in server.turns), 3),
-        "rates": _rounded(rates),
+        "engine_alone": {"tokens_per_second": round(alone, 1), "rates": _rounded(rates)},
+        "topologies": {name: server.report(alone) for name, server in servers.items()},
     }
 
 
@@ -196,20 +152,13 @@ def _rounded(values: list[float]) -> list[float]:
 
 def main() -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = serving_parser(__doc__)
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--topologies", nargs="+", choices=TOPOLOGIES, default=list(TOPOLOGIES))
-    parser.add_argument("--set", action="append", default=[], help="a setting of all")
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
     arguments = parser.parse_args()
-    text = json.dumps(asyncio.run(compare(arguments)), indent=2) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    print(text)
+    deliver(run(compare(arguments)), arguments)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Outcome:
         }
 
 
-async def run(clients: Sequence[AsyncClient], load: Workload) -> Outcome:
+async def bear(clients: Sequence[AsyncClient], load: Workload) -> Outcome:
     """Send a load, spread over the clients in turn, and wait for all that was sent."""
     return await _Run(clients, load).outcome()
 

@@ -9,13 +9,10 @@ error, a Markdown table to standard output, everything that was measured into th
 
 import argparse
 import asyncio
-import json
 import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from bench.machine import ROOT, description
+from bench.command import deliver, origin, run, serving_parser
 from bench.peers import hocket_peer
 from bench.peers.calibration import measured
 from bench.peers.compare import Comparison, compare, start_all
@@ -23,9 +20,9 @@ from bench.peers.figures import figures, ratios, table
 from bench.peers.llamacpp_peer import LlamaCpp
 from bench.peers.openvino_peer import OpenVino
 from bench.peers.peer import Peer
-from bench.peers.prompts import Prompts
 from bench.peers.vllm_peer import Vllm
 from bench.peers.weights import tokenizer
+from bench.prompts import fresh
 
 PEERS: dict[str, Callable[[], Peer]] = {
     "openvino-f16": lambda: OpenVino("f16"),
@@ -37,7 +34,7 @@ PEERS: dict[str, Callable[[], Peer]] = {
 USUAL = ["hocket", "hocket-bfloat16", "hocket-torch", *PEERS]
 
 
-async def run(arguments: argparse.Namespace) -> dict[str, object]:
+async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     """Start the sides, let them take their turns, and return the result.
 
     SIGTERM ends it, and with it the processes of all sides.
@@ -49,7 +46,10 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
         PEERS[name]() if name in PEERS else hocket_peer.Hocket(name, arguments.set)
         for name in arguments.sides
     ]
-    comparison, prompts = Comparison(), Prompts(tokenizer())
+    comparison, encode = Comparison(), tokenizer().encode
+    prompts = (
+        list(encode(text, add_special=True, parse_special=False).token_ids) for text in fresh()
+    )
     try:
         present = await start_all(sides, comparison)
         before = await asyncio.to_thread(measured)
@@ -80,7 +80,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
             "sides": found,
         }
     return {
-        "command": " ".join(["python", "-m", "bench.peers", *sys.argv[1:]]),
+        **origin("bench.peers", "torch", "grpcio", "protobuf"),
         "rounds": arguments.rounds,
         "prompt_tokens": comparison.prompt_tokens,
         "new_tokens": arguments.new_tokens,
@@ -91,17 +91,12 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
         "idle_cpu": round(comparison.idle_cpu, 3),
         "calibration_gflops": {"before": before, "after": after},
         "calibration_drift": round(after / before - 1, 3),
-        "machine": description("torch", "grpcio", "protobuf"),
     }
 
 
 def main() -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = serving_parser(__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
@@ -109,11 +104,9 @@ def main() -> None:
         "--sides", nargs="+", choices=[*hocket_peer.SIDES, *PEERS], default=USUAL, metavar="NAME",
         help=f"of {', '.join([*hocket_peer.SIDES, *PEERS])}",
     )  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], help="a setting of hocket's servers")
-    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/peers.json")
     arguments = parser.parse_args()
-    result = asyncio.run(run(arguments))
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    result = run(measure(arguments))
+    deliver(result, arguments, is_printed=False)
     print(table(result))
 
 

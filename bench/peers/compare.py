@@ -7,11 +7,12 @@ order that moves on by one from round to round.
 import asyncio
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.peers.peer import Absent, Peer, Turn
-from bench.peers.prompts import Prompts
+from bench.peers.peer import Peer, Turn
+from bench.process import Absent
+from hocket.client import ClientError
 
 _WARM_TOKENS = 8
 
@@ -52,7 +53,7 @@ async def start_all(sides: Sequence[Peer], comparison: Comparison) -> list[Peer]
 async def compare(
     sides: Sequence[Peer],
     comparison: Comparison,
-    prompts: Prompts,
+    prompts: Iterator[list[int]],
     *,
     streams: int,
     rounds: int,
@@ -63,14 +64,14 @@ async def compare(
     Args:
         sides: Started; those that fail on the way are noted as absent and asked no more.
         comparison: Is filled.
-        prompts: Where prompts come from.
+        prompts: Token ids, none of which come twice.
         streams: How many each turn has.
         rounds: How many turns each side has.
         new_tokens: How many each stream writes.
     """
     turns: dict[str, list[Turn]] = {side.name: [] for side in sides}
     for number in range(-1, rounds):  # the first warms up and is not counted
-        asked = prompts.take(streams)
+        asked = list(itertools.islice(prompts, streams))
         comparison.prompt_tokens = max(comparison.prompt_tokens, *map(len, asked))
         first = number % len(sides)
         for side in itertools.islice(itertools.cycle(sides), first, first + len(sides)):
@@ -80,7 +81,13 @@ async def compare(
             before = sum(other.cpu_seconds() for other in others)
             try:
                 turn = await side.turn(asked, _WARM_TOKENS if number < 0 else new_tokens)
-            except (Absent, RuntimeError, OSError, asyncio.IncompleteReadError) as error:
+            except (
+                Absent,
+                ClientError,
+                RuntimeError,
+                OSError,
+                asyncio.IncompleteReadError,
+            ) as error:
                 _say(f"{side.name} failed: {error}")
                 comparison.absent[side.name] = f"failed with {streams} streams: {error}"
                 continue

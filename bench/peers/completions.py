@@ -6,6 +6,7 @@ lines are read as JSON when all streams have ended.
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ _LINE_BYTES = 1 << 22
 class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def is_healthy(port: int) -> bool:

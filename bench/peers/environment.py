@@ -11,7 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from bench.machine import ROOT
-from bench.peers.peer import Absent
+from bench.process import Absent
 
 LISTS = Path(__file__).parent
 
@@ -42,7 +42,7 @@ async def peer_python(folder: str, requirements: str) -> Path:
 def installed(python: Path, package: str) -> str:
     """Return a package of an environment with its version, as in `torch 2.13.0`."""
     packages = next((python.parents[1] / "lib").glob("python*/site-packages"))
-    found = next(distributions(name=package, path=[str(packages)]))
+    found = next(iter(distributions(name=package, path=[str(packages)])))
     return f"{package} {found.version}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.peers.peer import Turn
+from bench.samples import percentile
 
 Figures = dict[str, Any]
 _LOWER_IS_BETTER = ("first_text_p50", "first_text_p99", "first_sentence_p50", "first_sentence_p99")
@@ -27,7 +28,7 @@ def figures(turns: Sequence[Turn]) -> Figures:
     }
     for name, values in times.items():
         for percent in (50, 99):
-            at = round(_percentile(sorted(values), percent), 4) if values else None
+            at = round(percentile(values, percent), 4) if values else None
             found[f"{name}_p{percent}"] = at
     found["without_sentence"] = sum(stream.first_sentence is None for stream in streams)
     return found
@@ -79,11 +80,6 @@ def table(result: Mapping[str, Any]) -> str:
             told = ", ".join(f"{figure} {value:.2f}" for figure, value in found.items())
             lines.append(f"\n{name} against the best rival, {count} streams: {told}")
     return "\n".join(lines)
-
-
-def _percentile(values: Sequence[float], percent: int) -> float:
-    """Return the smallest of sorted values that so many per cent of them do not exceed."""
-    return values[max(0, -(-len(values) * percent // 100) - 1)]
 
 
 def _number(value: float | None, digits: int) -> str:

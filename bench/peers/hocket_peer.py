@@ -7,16 +7,13 @@ all. `hocket-sentences` asks for whole sentences instead, which is what hocket d
 import asyncio
 import contextlib
 import itertools
-import json
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.peers.peer import Absent, Arrival, Stream, Turn, stream_of
-from bench.peers.process import PeerProcess
+from bench.peers.peer import Arrival, Stream, Turn, stream_of
 from bench.peers.weights import MODEL
+from bench.process import Absent
+from bench.serving import WITHOUT_METRICS, Server, started
 from hocket.client import AsyncClient, Delta, Finished, Granularity, Sentence, __version__
 
 SIDES: dict[str, tuple[str, ...]] = {
@@ -25,8 +22,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     "hocket-torch": ("runner.kernels=torch",),
     "hocket-sentences": (),
 }
-_START_SECONDS = 600.0
-_ALWAYS = ("metrics.enabled=false", "log.level=warning", "drain.delay_seconds=0")
+_ALWAYS = (f"model.model={MODEL}", WITHOUT_METRICS)
 
 
 class Hocket:
@@ -46,7 +42,7 @@ class Hocket:
         self._settings = [*_ALWAYS, *SIDES[name], *extra]
         by_sentence = name == "hocket-sentences"
         self._granularity = Granularity.SENTENCE if by_sentence else Granularity.TOKEN
-        self._process: PeerProcess | None = None
+        self._server: Server | None = None
         self._client: AsyncClient | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -56,20 +52,9 @@ class Hocket:
         Raises:
             Absent: It does not start.
         """
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        ready = folder / "ready.json"
-        command = [sys.executable, "-m", "hocket.server", "--address", "127.0.0.1:0"]
-        command += ["--model", MODEL, "--ready-file", str(ready)]
-        for setting in self._settings:
-            command += ["--set", setting]
-        self._process = PeerProcess(command, log=folder / f"{self.name}.log")
-
-        async def is_ready() -> bool:
-            return await asyncio.to_thread(ready.exists)
-
-        await self._process.wait_ready(is_ready, _START_SECONDS)
-        address = json.loads(await asyncio.to_thread(ready.read_text))["address"]
-        self._client = await self._stack.enter_async_context(AsyncClient(address))
+        self._server = await self._stack.enter_async_context(started(self._settings))
+        client = AsyncClient(self._server.address)
+        self._client = await self._stack.enter_async_context(client)
         await self._client.tokenize("opens the connection")
 
     async def turn(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Turn:
@@ -88,12 +73,10 @@ class Hocket:
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it used since it started."""
-        return self._process.cpu_seconds() if self._process else 0.0
+        return self._server.process.cpu_seconds() if self._server else 0.0
 
     async def stop(self) -> None:
-        """End the server and close the connection."""
-        if self._process:
-            await self._process.end()
+        """Close the connection and end the server."""
         await self._stack.aclose()
 
     async def _follow(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import ROOT
-from bench.peers.completions import completions, is_healthy
+from bench.peers.completions import completions, free_port, is_healthy
 from bench.peers.environment import installed, peer_python
-from bench.peers.peer import Absent, Turn
-from bench.peers.process import PeerProcess, free_port
+from bench.peers.peer import Turn
 from bench.peers.weights import MODEL, gguf_file, original
+from bench.process import Absent, Process
 
 _FOLDER = ".venv-llamacpp"
 _START_SECONDS = 120.0
@@ -33,7 +33,7 @@ class LlamaCpp:
         self.rivals = False
         self._kind = kind
         self._port = 0
-        self._process: PeerProcess | None = None
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Install it, start it and wait until it answers.
@@ -46,7 +46,7 @@ class LlamaCpp:
         weights = original() if self._kind == "q4_1" else gguf_file(self._kind)
         self._port = free_port()
         engine = Path(__file__).with_name("llamacpp_engine.py")
-        self._process = PeerProcess(
+        self._process = Process(
             [str(python), str(engine), str(weights), str(self._port)],
             log=ROOT / _FOLDER / f"{self.name}.log",
         )

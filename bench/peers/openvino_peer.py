@@ -4,20 +4,18 @@ There is no server in front and nothing is sent, so the comparison is in its fav
 were there is told by the process itself; they become text after the turn.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import ROOT
 from bench.peers.environment import peer_python
-from bench.peers.peer import Absent, Arrival, Stream, Turn, stream_of
-from bench.peers.process import PeerProcess
+from bench.peers.peer import Arrival, Stream, Turn, stream_of
 from bench.peers.weights import gguf_file, tokenizer
+from bench.process import Absent, Process
 from hocket.server.text.detokenizer import Detokenizer
 
 _FOLDER = ".venv-peers"
 _START_SECONDS = 120.0
-_TURN_SECONDS = 600.0
 
 
 class OpenVino:
@@ -36,7 +34,7 @@ class OpenVino:
         self.rivals = True
         self._kind = kind
         self._tokenizer = tokenizer()
-        self._process: PeerProcess | None = None
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Install it, start it and wait until it is ready.
@@ -46,12 +44,12 @@ class OpenVino:
         """
         python = await peer_python(_FOLDER, "requirements-openvino.txt")
         engine = Path(__file__).with_name("openvino_engine.py")
-        self._process = PeerProcess(
+        self._process = Process(
             [str(python), str(engine), str(gguf_file(self._kind))],
             log=ROOT / _FOLDER / f"{self.name}.log",
             answers=True,
         )
-        ready = json.loads(await self._process.ask("", _START_SECONDS))
+        ready = await self._process.hear(_START_SECONDS)
         self.version = f"openvino-genai {ready['version']}"
         self._process.pause()
 
@@ -59,10 +57,9 @@ class OpenVino:
         """Answer all prompts at once, each with so many tokens."""
         if self._process is None:
             raise Absent("not started")
-        question = json.dumps({"prompts": prompts, "new_tokens": new_tokens})
         self._process.resume()
         try:
-            answer = json.loads(await self._process.ask(question, _TURN_SECONDS))
+            answer = await self._process.ask({"prompts": prompts, "new_tokens": new_tokens})
         finally:
             self._process.pause()
         return Turn(seconds=answer["seconds"], streams=tuple(map(self._stream, answer["streams"])))

@@ -17,10 +17,6 @@ from hocket.server.text.sentences import SentenceSplitter
 _WHOLE = {PieceKind.SENTENCE, PieceKind.PARAGRAPH_END}
 
 
-class Absent(Exception):
-    """A side cannot be installed or started; its text is the reason, in a line."""
-
-
 class Arrival(NamedTuple):
     """Text that came.
 

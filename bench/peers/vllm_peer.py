@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import ROOT
-from bench.peers.completions import completions, is_healthy
+from bench.peers.completions import completions, free_port, is_healthy
 from bench.peers.environment import installed, peer_python
-from bench.peers.peer import Absent, Turn
-from bench.peers.process import PeerProcess, free_port
+from bench.peers.peer import Turn
 from bench.peers.weights import MODEL, huggingface_folder
+from bench.process import Absent, Process
 
 _FOLDER = ".venv-vllm"
 _START_SECONDS = 600.0  # it compiles the model, the first time for minutes
@@ -43,7 +43,7 @@ class Vllm:
         self.version = ""
         self.rivals = True
         self._port = 0
-        self._process: PeerProcess | None = None
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Install it, start it and wait until it answers.
@@ -56,7 +56,7 @@ class Vllm:
         self._port = free_port()
         command = [str(python), "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(huggingface_folder()), "--port", str(self._port), *_ARGUMENTS]
-        self._process = PeerProcess(
+        self._process = Process(
             command,
             log=ROOT / _FOLDER / "server.log",
             environment=_ENVIRONMENT | _preloaded(python.parents[1]),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bench.prompts import from_file, of_length, questions
+from bench.prompts import fresh, from_file, of_length, questions, take
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +18,12 @@ def test_a_length_is_kept_exactly(tokens: list[int], length: int) -> None:
     assert found == [tokens[number % len(tokens)] for number in range(length)]
 
 
-def test_built_in_prompts_differ() -> None:
-    """A cache of prefixes must not serve one with another's tokens up to the end."""
-    assert len(set(questions(64))) == 64
+def test_fresh_prompts_differ_from_their_first_words_on() -> None:
+    """No cache of prefixes serves one with another's tokens."""
+    texts = fresh()
+    found = take(texts, 64) + take(texts, 64)
+    assert len({text.split()[0] for text in found}) == 128
+    assert questions(64) == found[:64]
 
 
 def test_a_file_holds_a_prompt_in_each_line(tmp_path: Path) -> None:

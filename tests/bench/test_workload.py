@@ -7,7 +7,7 @@ import pytest
 from bench.load import burst, fixed_length, load
 from bench.prompts import Prompt
 from bench.streams import follow
-from bench.workload import Workload, run
+from bench.workload import Workload, bear
 
 from hocket.client import NO_RETRIES, AsyncClient, Granularity
 from hocket.server.testing.serving import loopback_settings, serving
@@ -30,7 +30,7 @@ async def client() -> AsyncIterator[AsyncClient]:
 async def test_so_many_requests_are_sent_and_all_their_tokens_counted(
     client: AsyncClient, loop: dict
 ) -> None:
-    outcome = await run([client], Workload(requests=[_prompt()], count=7, **loop))
+    outcome = await bear([client], Workload(requests=[_prompt()], count=7, **loop))
     assert len(outcome.streams) == outcome.completed == 7
     assert outcome.tokens == 7 * TOKENS
     summary = outcome.summary()
@@ -40,7 +40,7 @@ async def test_so_many_requests_are_sent_and_all_their_tokens_counted(
 
 
 async def test_a_warm_up_is_sent_but_not_counted(client: AsyncClient) -> None:
-    outcome = await run(
+    outcome = await bear(
         [client], Workload(requests=[_prompt()], streams=1, warm_up_seconds=0.05, count=3)
     )
     assert len(outcome.streams) == 3
@@ -65,7 +65,7 @@ async def test_refusals_are_counted_by_status() -> None:
         serving(settings=settings) as app,
         AsyncClient(app.address, retry=NO_RETRIES) as client,
     ):
-        outcome = await run([client], Workload(requests=[_prompt()], rate=1e6, count=20))
+        outcome = await bear([client], Workload(requests=[_prompt()], rate=1e6, count=20))
     refused = outcome.summary()["errors"]
     assert set(refused) == {"RESOURCE_EXHAUSTED"}
     assert refused["RESOURCE_EXHAUSTED"] + outcome.completed == 20

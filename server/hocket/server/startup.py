@@ -71,14 +71,19 @@ Load = Callable[[ModelSourceConfig, RunnerConfig, Report], Loaded]
 Driver = EngineDriver | Ensemble
 
 
-def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Report) -> Loaded:
-    """Load a model by `model.loading`, importing torch only now."""
-    report("loading torch", None)
+def prepare_torch() -> None:
+    """Set what the libraries of torch read once, when they are loaded; before its first import."""
     # Its threads otherwise spin for milliseconds after each product, on cores that the loop and the
-    # callers want. Their runtime reads this once, when it is loaded.
+    # callers want.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # noqa: TID251 - set for a library, not read
     # Large tensors then lie in huge pages, where the system allows it.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # noqa: TID251 - the same
+
+
+def load_with_torch(source: ModelSourceConfig, runner: RunnerConfig, report: Report) -> Loaded:
+    """Load a model by `model.loading`, importing torch only now."""
+    report("loading torch", None)
+    prepare_torch()
     from hocket.server.model.loading import load_model  # noqa: PLC0415 - torch takes seconds
 
     return load_model(source, runner, report)

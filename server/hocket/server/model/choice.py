@@ -112,7 +112,7 @@ def choose(
         report("measuring int8 against bfloat16", None)
         text = gate.TEXT.read_text(encoding="utf-8")
         tokens = tokenizer.encode(text, add_special=True, parse_special=False).token_ids
-        scores = [_Scores(checkpoint, config, choice) for choice in (plain, rounded)]
+        scores = [Scores(checkpoint, config, choice) for choice in (plain, rounded)]
         result = gate.measure(tokens, *scores)
         gate.keep(file, result)
     return rounded if result.is_passed else plain
@@ -138,10 +138,15 @@ def _library(
     return Library(path) if path else None
 
 
-class _Scores:
-    """Logits of short texts, for the gate."""
+class Scores:
+    """Logits of short texts, for the gate: of at most `gate.WINDOW` tokens."""
 
     def __init__(self, checkpoint: Checkpoint, config: RunnerConfig, choice: Choice) -> None:
+        """Read the weights.
+
+        Raises:
+            StartupError: A tensor is missing or broken.
+        """
         model, size = checkpoint.config, config.block_size_tokens
         self._blocks = list(range(-(-gate.WINDOW // size)))
         self._cache = KVCache(
@@ -155,6 +160,7 @@ class _Scores:
         self._network = choice.network(choice.read(checkpoint, gate.WINDOW), config, self._cache)
 
     def __call__(self, token_ids: Sequence[int]) -> Tensor:
+        """Return `[tokens or more, vocabulary or more]` float32."""
         piece = SequenceSlice(
             sequence_id=0,
             token_ids=token_ids,

@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import sys
 
 import pytest
 from bench.peers.completions import completions, is_healthy
 from bench.peers.figures import figures, ratios, table
-from bench.peers.peer import Absent, Arrival, Turn, stream_of
-from bench.peers.process import PeerProcess
+from bench.peers.peer import Arrival, Turn, stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,18 +87,3 @@ async def test_an_event_stream_is_read_however_it_is_chunked(size: int) -> None:
     assert [stream.tokens for stream in turn.streams] == [3, 3]
     assert all(stream.first_sentence is not None for stream in turn.streams)
     assert not await is_healthy(port)
-
-
-async def test_a_peer_that_leaves_is_absent_with_its_last_words(tmp_path) -> None:
-    """The reason is a line of what it said."""
-    process = PeerProcess(
-        [sys.executable, "-c", "raise RuntimeError('no such processor')"], log=tmp_path / "log"
-    )
-
-    async def never() -> bool:
-        return False
-
-    with pytest.raises(Absent, match="RuntimeError: no such processor"):
-        await process.wait_ready(never, 30)
-    await process.end()
-    await process.end()  # without effect
