@@ -15,7 +15,7 @@ from hocket.server.engine.batch import Batch, SequenceSlice
 from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Checkpoint
 from hocket.server.model.config import RunnerConfig
-from hocket.server.model.device import choose_dtype, compute_threads
+from hocket.server.model.device import choose_device, choose_dtype, compute_threads
 from hocket.server.model.eager import EagerNetwork
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.native import gate
@@ -26,6 +26,8 @@ from hocket.server.model.network import Network
 from hocket.server.model.registry import Report
 from hocket.server.text.tokenizer import Tokenizer
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -35,11 +37,13 @@ class Choice:
         library: The kernels; None for torch alone.
         dtype: Of the cache, and of the weights unless they are int8.
         is_int8: Whether the weights are int8.
+        device: Where it is computed.
     """
 
     library: Library | None
     dtype: torch.dtype
     is_int8: bool = False
+    device: torch.device = _CPU
 
     @property
     def name(self) -> str:
@@ -55,7 +59,9 @@ class Choice:
             StartupError: A tensor is missing or broken.
         """
         if self.library is None:
-            return EagerNetwork(checkpoint, self.dtype, max_positions=max_positions)
+            return EagerNetwork(
+                checkpoint, self.dtype, max_positions=max_positions, device=self.device
+            )
         return NativeDecoder(
             checkpoint,
             self.library,
@@ -88,9 +94,12 @@ def choose(
     Raises:
         StartupError: What was asked for is not to be had.
     """
-    library = _library(checkpoint, config, folder, report)
-    dtype = torch.bfloat16 if library else choose_dtype(config.dtype)
-    plain = Choice(library=library, dtype=dtype)
+    device = choose_device(config)
+    library = None
+    if device.type == "cpu":
+        library = _library(checkpoint, config, folder, report)
+    dtype = torch.bfloat16 if library else choose_dtype(config.dtype, device)
+    plain = Choice(library=library, dtype=dtype, device=device)
     if library is None or folder is None or config.quantization == "none":
         if config.quantization == "int8":
             raise StartupError("runner.quantization is int8, which needs the kernels")
@@ -143,6 +152,7 @@ class _Scores:
             block_size=size,
             head_dim=model.head_dim,
             dtype=choice.dtype,
+            device=choice.device,
         )
         self._network = choice.network(checkpoint, config, self._cache, gate.WINDOW)
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hocket.server.model.transfer import integers, to_device, to_host
+
 
 class KVCache:
-    """Hot blocks, and a store of saved ones beside them."""
+    """Hot blocks on the device that computes, and a store of saved ones in host memory."""
 
     def __init__(
         self,
@@ -22,15 +24,22 @@ class KVCache:
         block_size: int,
         head_dim: int,
         dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         shape = (num_blocks, num_kv_heads, block_size, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype) for _ in range(num_layers)]
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.num_blocks = num_blocks
         self.num_kv_heads = num_kv_heads
         self.block_size = block_size
         self.head_dim = head_dim
+        self._device = device
         self._saved: dict[int, list[Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the hot blocks lie."""
+        return self._device
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -49,7 +58,7 @@ class KVCache:
             blocks: `[tokens]`, the block of each token.
             offsets: `[tokens]`, its place in the block.
         """
-        heads = torch.arange(self.num_kv_heads)
+        heads = torch.arange(self.num_kv_heads, device=self._device)
         return (
             (blocks[:, None] * self.num_kv_heads + heads) * self.block_size + offsets[:, None]
         ).view(-1)
@@ -68,14 +77,14 @@ class KVCache:
 
     def save(self, key: int, blocks: Sequence[int]) -> None:
         """Keep a copy of blocks under a key."""
-        index = torch.tensor(list(blocks))
-        self._saved[key] = [tensor.index_select(0, index) for tensor in self.tensors]
+        (index,) = integers([blocks], self._device)
+        self._saved[key] = [to_host(tensor.index_select(0, index)) for tensor in self.tensors]
 
     def load(self, key: int, blocks: Sequence[int]) -> None:
         """Copy what was kept under a key into blocks and forget it."""
-        index = torch.tensor(list(blocks))
+        (index,) = integers([blocks], self._device)
         for tensor, saved in zip(self.tensors, self._saved.pop(key), strict=True):
-            tensor.index_copy_(0, index, saved)
+            tensor.index_copy_(0, index, to_device(saved, self._device))
 
     def drop(self, key: int) -> None:
         """Forget what was kept under a key."""

@@ -1,4 +1,4 @@
-"""Reads a checkpoint's tensors as layers, in one number type. Engine thread, at load."""
+"""Reads a checkpoint's tensors as layers, in one number type on one device. Engine thread."""
 
 import torch
 from torch import Tensor
@@ -6,32 +6,68 @@ from torch import Tensor
 from hocket.server.model.checkpoint import Checkpoint
 from hocket.server.model.layers import LayerNorm, RMSNorm
 from hocket.server.model.linear import Linear
+from hocket.server.model.transfer import to_device
 
 
 class LayerReader:
     """Makes layers of named tensors and counts their numbers."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
+        self._device = device
+        self._counted: set[str] = set()
         self.parameters = 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the layers."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layers compute."""
+        return self._device
+
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor in the reader's type."""
-        tensor = self._checkpoint.tensor(name)
-        self.parameters += tensor.numel()
-        return tensor.to(self._dtype)
+        """Return a tensor in the reader's type, on its device."""
+        return self._placed(self._read(name))
 
-    def linear(self, *names: str, has_bias: bool) -> Linear:
-        """Return one layer that computes all of these side by side."""
-        weight = torch.cat([self.tensor(f"{name}.weight") for name in names])
-        bias = torch.cat([self.tensor(f"{name}.bias") for name in names]) if has_bias else None
-        return Linear(weight, bias)
+    def linear(
+        self, *names: str, has_bias: bool, norm: str | None = None, activation: str | None = None
+    ) -> Linear:
+        """Return one layer that computes all of these side by side.
 
-    def rms_norm(self, name: str, epsilon: float) -> RMSNorm:
-        """Return a root mean square normalisation."""
-        return RMSNorm(self.tensor(f"{name}.weight"), epsilon)
+        Args:
+            names: The layers, without `.weight`.
+            has_bias: Whether they have biases.
+            norm: A normalisation before them whose weight is folded into theirs, before rounding.
+            activation: What is applied to the product.
+        """
+        weight = torch.cat([self._read(f"{name}.weight") for name in names])
+        if norm is not None:
+            weight = weight.float() * self._read(f"{norm}.weight").float()
+        bias = torch.cat([self._read(f"{name}.bias") for name in names]) if has_bias else None
+        return Linear(
+            self._placed(weight),
+            None if bias is None else self._placed(bias),
+            activation=activation,
+        )
+
+    def rms_norm(self, name: str, size: int, epsilon: float) -> RMSNorm:
+        """Return a root mean square normalisation of rows of `size` numbers."""
+        return RMSNorm(size, epsilon, self.tensor(f"{name}.weight"))
 
     def layer_norm(self, name: str, epsilon: float) -> LayerNorm:
         """Return a layer normalisation."""
         return LayerNorm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), epsilon)
+
+    def _read(self, name: str) -> Tensor:
+        tensor = self._checkpoint.tensor(name)
+        if name not in self._counted:
+            self._counted.add(name)
+            self.parameters += tensor.numel()
+        return tensor
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return to_device(tensor.to(self._dtype), self._device)

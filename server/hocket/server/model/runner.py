@@ -18,7 +18,12 @@ from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
 from hocket.server.model.choice import Choice
 from hocket.server.model.config import RunnerConfig
-from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
+from hocket.server.model.device import (
+    choose_device,
+    choose_dtype,
+    compute_threads,
+    keep_freed_memory,
+)
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.network import Forward
 from hocket.server.model.sampler import logprobs_at, sample
@@ -57,7 +62,11 @@ class TorchRunner:
         keep_freed_memory()
         torch.set_num_threads(compute_threads(config))
         model = checkpoint.config
-        self._choice = choice or Choice(library=None, dtype=choose_dtype(config.dtype))
+        if choice is None:
+            device = choose_device(config)
+            dtype = choose_dtype(config.dtype, device)
+            choice = Choice(library=None, dtype=dtype, device=device)
+        self._choice = choice
         dtype = self._choice.dtype
         self._num_tokens = min(num_tokens or model.vocabulary_size, model.vocabulary_size)
         context = min(
@@ -91,6 +100,7 @@ class TorchRunner:
                 block_size=size,
                 head_dim=model.head_dim,
                 dtype=dtype,
+                device=self._choice.device,
             )
             self._network = self._choice.network(checkpoint, config, self._cache, context)
 
