@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from hocket.server.model.network import Network
 from hocket.server.model.registry import Report
 from hocket.server.text.tokenizer import Tokenizer
 
+_log = structlog.get_logger(__name__)
 _CPU = torch.device("cpu")
 
 
@@ -59,9 +61,16 @@ class Choice:
             StartupError: A tensor is missing or broken.
         """
         if self.library is None:
-            return EagerNetwork(
+            network = EagerNetwork(
                 checkpoint, self.dtype, max_positions=max_positions, device=self.device
             )
+            if not network.is_row_invariant():
+                _log.warning(
+                    "here a sequence's tokens may depend on what is computed beside it",
+                    device=str(self.device),
+                    dtype=self.name,
+                )
+            return network
         return NativeDecoder(
             checkpoint,
             self.library,

@@ -69,6 +69,11 @@ class _Block:
         )
 
     @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Its matrix products."""
+        return self._qkv, self._o, self._gate, self._up, self._down
+
+    @property
     def rope(self) -> Rope:
         """What its heads are rotated by."""
         return self._rope
@@ -147,6 +152,11 @@ class Decoder:
         head = self._embedding if config.tie_embeddings else reader.tensor("lm_head.weight")
         self._head = OutputHead(head)
         self.parameters = reader.parameters
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """A matrix product of each shape."""
+        return self._blocks[0].linears
 
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
         """Return the normalised hidden states, `[padded rows, hidden_size]`."""

@@ -1,4 +1,4 @@
-"""Where a model is computed, what the device is good at, and how torch is told to use it. Engine thread, at load."""
+"""Where a model is computed, and how torch is told to use that device. Engine thread, at load."""
 
 import ctypes
 import os

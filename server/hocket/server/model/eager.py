@@ -16,6 +16,7 @@ from hocket.server.model.inputs import build_inputs, padded
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.layer_reader import LayerReader
 from hocket.server.model.network import Forward
+from hocket.server.model.probe import is_row_invariant
 from hocket.server.model.transfer import integers, to_host
 
 _CPU = torch.device("cpu")
@@ -40,6 +41,8 @@ class EagerNetwork:
         config = checkpoint.config
         self._window = config.sliding_window if config.sliding_layers else None
         self._num_heads = config.num_heads
+        self._head_dim = config.head_dim
+        self._dtype = dtype
         self._device = device
         reader = LayerReader(checkpoint, dtype, device)
         self._model = (
@@ -52,6 +55,12 @@ class EagerNetwork:
     def parameters(self) -> int:
         """How many numbers the weights hold."""
         return self._model.parameters
+
+    def is_row_invariant(self) -> bool:
+        """Whether a row is computed the same in any company, bit by bit, as far as is tried."""
+        return is_row_invariant(
+            self._model.linears, head_dim=self._head_dim, dtype=self._dtype, device=self._device
+        )
 
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         """Compute hidden states and write keys and values."""

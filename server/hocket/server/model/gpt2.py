@@ -9,6 +9,7 @@ from hocket.server.model.head import OutputHead
 from hocket.server.model.inputs import StepInputs
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.layer_reader import LayerReader
+from hocket.server.model.linear import Linear
 
 
 class _Block:
@@ -30,6 +31,11 @@ class _Block:
             scale=config.query_scale,
             sliding_window=None,
         )
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Its matrix products."""
+        return self._qkv, self._o, self._up, self._down
 
     def __call__(self, x: Tensor, inputs: StepInputs, cache: KVCache) -> Tensor:
         heads = self._config.num_heads
@@ -58,6 +64,11 @@ class GPT2:
         head = self._embedding if config.tie_embeddings else reader.tensor("lm_head.weight")
         self._head = OutputHead(head)
         self.parameters = reader.parameters
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """A matrix product of each shape."""
+        return self._blocks[0].linears
 
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
         """Return the normalised hidden states, `[padded rows, hidden_size]`."""
