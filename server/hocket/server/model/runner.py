@@ -27,6 +27,7 @@ from hocket.server.model.device import (
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.network import Forward
 from hocket.server.model.sampler import logprobs_at, sample
+from hocket.server.model.transfer import to_host
 
 _MEBI = 1 << 20
 _SCORED_ROWS = 64  # prompt rows whose logits are held at once
@@ -172,7 +173,7 @@ class TorchRunner:
         done = self._network.forward(batch, self._cache)
         # A NaN anywhere in a sequence reaches the hidden states of the row that it was computed
         # in, so it is found in this step, whether or not the row draws a token.
-        is_finite = done.hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
+        is_finite = to_host(done.hidden.sum(-1, dtype=torch.float32).isfinite()).tolist()
         drawn = self._sample(batch, done)
         results = []
         for piece, rows, token in zip(batch.slices, done.rows, drawn, strict=True):
