@@ -93,8 +93,9 @@ BATCHES = {
 }
 
 
-def _place(name: str, dtype: torch.dtype, device: torch.device) -> tuple[EagerNetwork, KVCache]:
-    checkpoint = FakeCheckpoint(name)
+def _place(
+    checkpoint: FakeCheckpoint, dtype: torch.dtype, device: torch.device
+) -> tuple[EagerNetwork, KVCache]:
     config = checkpoint.config
     cache = KVCache(
         num_layers=config.num_layers,
@@ -112,8 +113,9 @@ def _place(name: str, dtype: torch.dtype, device: torch.device) -> tuple[EagerNe
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "mistral", "qwen3", "gemma3", "gpt2"])
 def test_a_step_computes_on_the_device_alone(name, dtype, transfers, device):
     """Numbers go there in few copies, and only the logits that are asked for come back."""
+    checkpoint = FakeCheckpoint(name)
     with FakeTensorMode(), torch.inference_mode():
-        network, cache = _place(name, dtype, device)
+        network, cache = _place(checkpoint, dtype, device)
         assert not transfers.to_host
         for slices in BATCHES.values():
             transfers.to_device.clear()
@@ -130,8 +132,9 @@ def test_a_step_computes_on_the_device_alone(name, dtype, transfers, device):
 
 
 def test_saved_blocks_lie_in_host_memory(transfers, device):
+    checkpoint = FakeCheckpoint("llama")
     with FakeTensorMode(), torch.inference_mode():
-        _, cache = _place("llama", torch.bfloat16, device)
+        _, cache = _place(checkpoint, torch.bfloat16, device)
         cache.save(1, [0, 2])
         assert {tensor.device.type for tensor in cache._saved[1]} == {"cpu"}
         assert len(transfers.to_host) == len(cache.tensors)
@@ -148,8 +151,9 @@ def test_a_tensor_on_another_device_would_be_noticed(transfers, device, monkeypa
     def strayed(is_seen: Tensor) -> Tensor:
         return transfers._to_host(real(is_seen))
 
+    checkpoint = FakeCheckpoint("llama")
     with FakeTensorMode(), torch.inference_mode():
-        network, cache = _place("llama", torch.bfloat16, device)
+        network, cache = _place(checkpoint, torch.bfloat16, device)
         monkeypatch.setattr(inputs, "_bias", strayed)
         for slices in BATCHES.values():
             with pytest.raises((FakeTensorDeviceMismatchError, RuntimeError), match="device"):
