@@ -31,7 +31,6 @@ class _Block:
         self._index = index
         self._config = config
         self._rope = rope
-        before_attention = f"{prefix}.input_layernorm"
         before_mlp = f"{prefix}.post_attention_layernorm"
         self._after_attention = self._after_mlp = None
         if config.post_norms:
@@ -44,16 +43,17 @@ class _Block:
         self._qkv = reader.linear(
             *(f"{attention}.{letter}_proj" for letter in "qkv"),
             has_bias=config.attention_bias,
-            norm=before_attention,
+            norm=reader.plain(f"{prefix}.input_layernorm.weight"),
         )
         self._o = reader.linear(f"{attention}.o_proj", has_bias=config.output_bias)
+        mlp_norm = reader.plain(f"{before_mlp}.weight")
         self._gate = reader.linear(
             f"{mlp}.gate_proj",
             has_bias=config.mlp_bias,
-            norm=before_mlp,
+            norm=mlp_norm,
             activation=config.activation,
         )
-        self._up = reader.linear(f"{mlp}.up_proj", has_bias=config.mlp_bias, norm=before_mlp)
+        self._up = reader.linear(f"{mlp}.up_proj", has_bias=config.mlp_bias, norm=mlp_norm)
         self._down = reader.linear(f"{mlp}.down_proj", has_bias=config.mlp_bias)
         self._q_norm = self._k_norm = None
         if config.qk_norm:

@@ -16,7 +16,6 @@ class LayerReader:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._device = device
-        self._counted: set[str] = set()
         self.parameters = 0
 
     @property
@@ -31,23 +30,34 @@ class LayerReader:
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor in the reader's type, on its device."""
-        return self._placed(self._read(name))
+        return self._placed(self.plain(name))
+
+    def plain(self, name: str) -> Tensor:
+        """Return a tensor as the checkpoint has it."""
+        tensor = self._checkpoint.tensor(name)
+        self.parameters += tensor.numel()
+        return tensor
 
     def linear(
-        self, *names: str, has_bias: bool, norm: str | None = None, activation: str | None = None
+        self,
+        *names: str,
+        has_bias: bool,
+        norm: Tensor | None = None,
+        activation: str | None = None,
     ) -> Linear:
         """Return one layer that computes all of these side by side.
 
         Args:
             names: The layers, without `.weight`.
             has_bias: Whether they have biases.
-            norm: A normalisation before them whose weight is folded into theirs, before rounding.
+            norm: Weight of a normalisation before them, as the checkpoint has it, which is folded
+                into theirs before they are rounded.
             activation: What is applied to the product.
         """
-        weight = torch.cat([self._read(f"{name}.weight") for name in names])
+        weight = torch.cat([self.plain(f"{name}.weight") for name in names])
         if norm is not None:
-            weight = weight.float() * self._read(f"{norm}.weight").float()
-        bias = torch.cat([self._read(f"{name}.bias") for name in names]) if has_bias else None
+            weight = weight.float() * norm.float()
+        bias = torch.cat([self.plain(f"{name}.bias") for name in names]) if has_bias else None
         return Linear(
             self._placed(weight),
             None if bias is None else self._placed(bias),
@@ -61,13 +71,6 @@ class LayerReader:
     def layer_norm(self, name: str, epsilon: float) -> LayerNorm:
         """Return a layer normalisation."""
         return LayerNorm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), epsilon)
-
-    def _read(self, name: str) -> Tensor:
-        tensor = self._checkpoint.tensor(name)
-        if name not in self._counted:
-            self._counted.add(name)
-            self.parameters += tensor.numel()
-        return tensor
 
     def _placed(self, tensor: Tensor) -> Tensor:
         return to_device(tensor.to(self._dtype), self._device)
