@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass, field
 
 from bench.command import serving_parser
 from bench.roofline import Size
-from hocket.server.engine.batch import Batch, ModelLimits, ModelRunner, StepResult
+from hocket.server.engine.batch import (
+    Batch,
+    ModelLimits,
+    ModelRunner,
+    PrefixChunks,
+    StepResult,
+)
 from hocket.server.engine.commands import Submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore
@@ -112,6 +118,14 @@ class WatchedRunner:
     def drop_saved(self, sequence_id: int) -> None:
         """See `ModelRunner`."""
         self._runner.drop_saved(sequence_id)
+
+    def keep_chunks(self, chunks: PrefixChunks) -> None:
+        """See `ModelRunner`."""
+        self._runner.keep_chunks(chunks)
+
+    def load_chunks(self, chunks: PrefixChunks) -> None:
+        """See `ModelRunner`."""
+        self._runner.load_chunks(chunks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Attention over the blocks of the KV cache. Engine thread.
 
-Decodes: every used block is one entry of a batched product, whoever owns it; partial results are
-combined for each sequence in its logical order by the running-maximum identity of FlashAttention
-(Dao et al., 2022). So a row's result depends neither on its neighbours nor on where its blocks lie.
+Decodes: every used block is one entry of a batched product, whoever owns it, with a softmax of its
+own; a sequence's blocks are then weighed by their sums and added up in its logical order, after
+FlashAttention (Dao et al., 2022). So a row's result depends neither on its neighbours nor on where
+its blocks lie.
 Prefill chunks: the sequence's blocks are gathered once for each layer.
 """
 
@@ -10,12 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hocket.server.model.inputs import MASKED, DecodeInputs, PrefillInputs, StepInputs
+from hocket.server.model.inputs import DecodeInputs, PrefillInputs, StepInputs
 from hocket.server.model.kv_cache import KVCache
-
-# Queries of a chunk that are scored at once: so many that the scores stay near the processor, and
-# enough that float32 products are the same row by row.
-_TILE, _TILE_SCORES, _LEAST_ROWS = 128, 1 << 20, 8
 
 
 class Attention:
@@ -43,87 +40,68 @@ class Attention:
 
         The keys and values of all rows are in the cache already.
         """
-        output = queries.new_zeros(queries.shape)
+        output = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        output[inputs.num_rows :] = 0
         if inputs.decode is not None:
             rows = inputs.decode.rows
-            output[:rows] = self._decode(queries[:rows], inputs.decode, cache, layer)
+            self._decode(queries[:rows], inputs.decode, cache, layer, output[:rows])
         for chunk in inputs.prefills:
-            end = chunk.first_row + chunk.count
-            output[chunk.first_row : end] = self._prefill(
-                queries[chunk.first_row : end], chunk, cache, layer
-            )
+            own = slice(chunk.first_row, chunk.first_row + chunk.count)
+            self._prefill(queries[own], chunk, cache, layer, output[own])
         return output.view(output.shape[0], -1)
 
-    def _decode(self, queries: Tensor, plan: DecodeInputs, cache: KVCache, layer: int) -> Tensor:
-        heads, size, dim = self._num_kv_heads, cache.block_size, cache.head_dim
-        count = plan.blocks.shape[0]
+    def _decode(
+        self, queries: Tensor, plan: DecodeInputs, cache: KVCache, layer: int, output: Tensor
+    ) -> None:
+        heads, size, dim, group = self._num_kv_heads, cache.block_size, cache.head_dim, self._group
         keys, values = cache.keys[layer], cache.values[layer]
-        is_gathered = plan.owners_by_block is None
-        if plan.owners_by_block is None:
-            keys, values = keys.index_select(0, plan.blocks), values.index_select(0, plan.blocks)
-            owners, used = plan.owners, count
-        else:
+        if plan.blocks is None:
             keys, values = keys[: plan.num_used], values[: plan.num_used]
-            owners, used = plan.owners_by_block, plan.num_used
-        grouped = queries.reshape(plan.rows, heads, self._group, dim)
-        by_block = grouped.index_select(0, owners).view(used * heads, self._group, dim)
-        scores = torch.bmm(by_block, keys.view(used * heads, size, dim).transpose(1, 2))
-        scores = scores.view(used, heads, self._group, size)
-        if not is_gathered:
-            scores = scores.index_select(0, plan.blocks)
+        else:
+            keys, values = keys.index_select(0, plan.blocks), values.index_select(0, plan.blocks)
+        by_entry = queries.reshape(plan.rows, -1).index_select(0, plan.owners)
+        scores = torch.bmm(
+            by_entry.view(-1, group, dim), keys.view(-1, size, dim).transpose(1, 2)
+        ).view(-1, heads, group, size)
         bias = plan.bias if self._window is None or plan.sliding_bias is None else plan.sliding_bias
         scores = torch.add(bias, scores, alpha=self._scale)
-        maxima = scores.amax(-1)
-        highest = maxima.new_full((plan.rows, *maxima.shape[1:]), MASKED)
-        owners_of_maxima = plan.owners.view(-1, *[1] * (maxima.dim() - 1)).expand_as(maxima)
-        highest.scatter_reduce_(0, owners_of_maxima, maxima, "amax")
-        weights = (scores - highest.index_select(0, plan.owners).unsqueeze(-1)).exp_()
-        sums = maxima.new_zeros(highest.shape).index_add_(0, plan.owners, weights.sum(-1))
-        weights = weights.to(values.dtype)
-        if not is_gathered:
-            spread = weights.new_zeros((used, *weights.shape[1:]))
-            weights = spread.index_copy_(0, plan.blocks, weights)
+        weights = scores.softmax(-1)
         parts = torch.bmm(
-            weights.view(used * heads, self._group, size), values.view(used * heads, size, dim)
-        ).view(used, heads, self._group, dim)
-        if not is_gathered:
-            parts = parts.index_select(0, plan.blocks)
-        total = sums.new_zeros((*sums.shape, dim)).index_add_(0, plan.owners, parts.float())
-        return (total / sums.unsqueeze(-1)).view(plan.rows, self._num_heads, dim).to(queries.dtype)
+            weights.to(values.dtype).view(-1, group, size), values.view(-1, size, dim)
+        ).view(-1, heads * group, dim)
+        parts = parts.index_select(0, plan.order)
+        if plan.width > 1:
+            # The largest weight of a block is 1 / sum(exp(score - largest score)).
+            logsumexps = scores.amax(-1).sub_(weights.amax(-1).log_())
+            shares = logsumexps.index_select(0, plan.grid).view(plan.rows, plan.width, heads, group)
+            shares = shares.add_(plan.grid_bias).softmax(1).view(-1, heads * group, 1)
+            weighed = parts * shares.index_select(0, plan.order_places)
+            total = weighed.new_zeros((plan.rows, *weighed.shape[1:]))
+            parts = total.index_add_(0, plan.order_owners, weighed)
+        output.copy_(parts)
 
-    def _prefill(self, queries: Tensor, chunk: PrefillInputs, cache: KVCache, layer: int) -> Tensor:
-        heads, dim = self._num_kv_heads, cache.head_dim
+    def _prefill(
+        self, queries: Tensor, chunk: PrefillInputs, cache: KVCache, layer: int, output: Tensor
+    ) -> None:
+        heads, dim, group = self._num_kv_heads, cache.head_dim, self._group
         keys, values = (
-            tensor[layer].index_select(0, chunk.blocks).transpose(0, 1).reshape(heads, -1, dim)
+            tensor[layer].view(-1, cache.block_size * dim).index_select(0, chunk.blocks)
             for tensor in (cache.keys, cache.values)
         )
-        output = torch.empty_like(queries)
-        most = _TILE_SCORES // (self._num_heads * (chunk.start + chunk.count))
-        tile_rows = max(_LEAST_ROWS, min(_TILE, most))
-        for begin in range(0, chunk.count, tile_rows):
-            end = min(begin + tile_rows, chunk.count)
-            seen = chunk.start + end
-            tile = queries[begin:end]
-            if end - begin < _LEAST_ROWS:
-                tile = functional.pad(tile, (0, 0, 0, 0, 0, _LEAST_ROWS - (end - begin)))
-            rows = tile.shape[0]
-            packed = tile.view(rows, heads, self._group, dim).permute(1, 2, 0, 3)
+        keys, values = keys.view(heads, -1, dim), values.view(heads, -1, dim)
+        for tile in chunk.tiles:
+            count, rows = tile.end - tile.begin, tile.rows
+            asking = queries[tile.begin : tile.end]
+            if count < rows:
+                asking = functional.pad(asking, (0, 0, 0, 0, 0, rows - count))
+            packed = asking.unflatten(1, (heads, group)).permute(1, 2, 0, 3)
             packed = packed.reshape(heads, -1, dim)
-            scores = torch.bmm(packed, keys[:, :seen].transpose(1, 2))
-            scores = scores.view(heads, self._group, rows, seen)
-            scores = torch.add(
-                self._mask(chunk.start + begin, rows, seen), scores, alpha=self._scale
-            )
-            weights = scores.softmax(-1).to(values.dtype).view(heads, -1, seen)
-            mixed = torch.bmm(weights, values[:, :seen]).view(heads, self._group, rows, dim)
-            mixed = mixed.permute(2, 0, 1, 3).reshape(rows, -1, dim)
-            output[begin:end] = mixed[: end - begin]
-        return output
-
-    def _mask(self, start: int, count: int, seen: int) -> Tensor:
-        own = torch.arange(start, start + count)[:, None]
-        other = torch.arange(seen)
-        is_seen = other <= own
-        if self._window is not None:
-            is_seen &= other > own - self._window
-        return torch.zeros((count, seen)).masked_fill_(~is_seen, MASKED)
+            scores = torch.bmm(packed, keys[:, : tile.seen].transpose(1, 2))
+            bias = tile.bias
+            if self._window is not None and tile.sliding_bias is not None:
+                bias = tile.sliding_bias
+            scores = scores.view(heads, group, rows, tile.seen)
+            scores = torch.add(bias, scores, alpha=self._scale)
+            weights = scores.softmax(-1).to(values.dtype).view(heads, -1, tile.seen)
+            mixed = torch.bmm(weights, values[:, : tile.seen]).view(heads * group, rows, dim)
+            output[tile.begin : tile.end] = mixed[:, :count].transpose(0, 1)

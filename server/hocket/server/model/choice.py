@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from hocket.server.engine.batch import Batch, SequenceSlice
 from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Checkpoint
 from hocket.server.model.config import RunnerConfig
-from hocket.server.model.device import choose_dtype, compute_threads
+from hocket.server.model.device import choose_device, choose_dtype, compute_threads
 from hocket.server.model.eager import EagerNetwork
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.native import gate
@@ -30,6 +31,9 @@ from hocket.server.text.tokenizer import Tokenizer
 Weights = NativeWeights | EagerNetwork
 """What networks share: read by any number of threads, written by none."""
 
+_log = structlog.get_logger(__name__)
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -39,11 +43,13 @@ class Choice:
         library: The kernels; None for torch alone.
         dtype: Of the cache, and of the weights unless they are int8.
         is_int8: Whether the weights are int8.
+        device: Where it is computed.
     """
 
     library: Library | None
     dtype: torch.dtype
     is_int8: bool = False
+    device: torch.device = _CPU
 
     @property
     def name(self) -> str:
@@ -62,7 +68,16 @@ class Choice:
             StartupError: A tensor is missing or broken.
         """
         if self.library is None:
-            return EagerNetwork(checkpoint, self.dtype, max_positions=max_positions)
+            network = EagerNetwork(
+                checkpoint, self.dtype, max_positions=max_positions, device=self.device
+            )
+            if not network.is_row_invariant():
+                _log.warning(
+                    "here a sequence's tokens may depend on what is computed beside it",
+                    device=str(self.device),
+                    dtype=self.name,
+                )
+            return network
         return NativeWeights(checkpoint, max_positions=max_positions, is_int8=self.is_int8)
 
     def network(self, weights: Weights, config: RunnerConfig, cache: KVCache) -> Network:
@@ -96,9 +111,12 @@ def choose(
     Raises:
         StartupError: What was asked for is not to be had.
     """
-    library = _library(checkpoint, config, folder, report)
-    dtype = torch.bfloat16 if library else choose_dtype(config.dtype)
-    plain = Choice(library=library, dtype=dtype)
+    device = choose_device(config)
+    library = None
+    if device.type == "cpu":
+        library = _library(checkpoint, config, folder, report)
+    dtype = torch.bfloat16 if library else choose_dtype(config.dtype, device)
+    plain = Choice(library=library, dtype=dtype, device=device)
     if library is None or folder is None or config.quantization == "none":
         if config.quantization == "int8":
             raise StartupError("runner.quantization is int8, which needs the kernels")
@@ -106,7 +124,7 @@ def choose(
     rounded = Choice(library=library, dtype=dtype, is_int8=True)
     if config.quantization == "int8":
         return rounded
-    file = folder / f"{key}-{library.version}.gate.json"
+    file = folder / f"{key}-{library.version}-{gate.version()}.gate.json"
     result = gate.recall(file)
     if result is None:
         report("measuring int8 against bfloat16", None)
@@ -156,6 +174,8 @@ class Scores:
             block_size=size,
             head_dim=model.head_dim,
             dtype=choice.dtype,
+            device=choice.device,
+            is_tiled=choice.library is not None,
         )
         self._network = choice.network(choice.read(checkpoint, gate.WINDOW), config, self._cache)
 

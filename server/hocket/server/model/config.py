@@ -36,7 +36,9 @@ class RunnerConfig:
     """How a decoder model is run.
 
     Attributes:
-        dtype: Number type of weights and cache in memory. `auto`: whichever the processor computes
+        device: Where the model is computed. `auto`: `cuda` where torch finds such a device, unless
+            the kernels are asked for by name; else `cpu`.
+        dtype: Number type of weights and cache in memory. `auto`: whichever the device computes
             faster with.
         kernels: Who computes. `native`: kernels that are compiled once, for x86-64 processors with
             AVX-512, its BF16 and its VNNI. `torch`: torch alone. `auto`: the kernels where they can
@@ -53,6 +55,7 @@ class RunnerConfig:
             bound.
     """
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     kernels: Literal["auto", "native", "torch"] = "auto"
     quantization: Literal["auto", "none", "int8"] = "auto"

@@ -1,7 +1,8 @@
 """The Llama family: Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma 3. Engine thread.
 
 One class; `DecoderConfig` has the switches. Query, key and value projections are one matrix
-product, gate and up projections another.
+product. The weights of normalisations are folded into the products that follow them; activation,
+gate and residual sum are computed with the product before them.
 """
 
 import torch
@@ -9,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hocket.server.model.attention import Attention
-from hocket.server.model.checkpoint import Checkpoint, DecoderConfig
+from hocket.server.model.checkpoint import DecoderConfig
 from hocket.server.model.head import OutputHead
 from hocket.server.model.inputs import StepInputs
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.layer_reader import LayerReader
-from hocket.server.model.layers import activation
+from hocket.server.model.layers import RMSNorm
+from hocket.server.model.linear import Linear
 from hocket.server.model.rope import Rope, inverse_frequencies
 
 
@@ -29,33 +31,47 @@ class _Block:
         self._index = index
         self._config = config
         self._rope = rope
-        self._act = activation(config.activation)
-        self._qkv = reader.linear(
-            *(f"{attention}.{letter}_proj" for letter in "qkv"), has_bias=config.attention_bias
-        )
-        self._o = reader.linear(f"{attention}.o_proj", has_bias=config.output_bias)
-        self._gate_up = reader.linear(
-            f"{mlp}.gate_proj", f"{mlp}.up_proj", has_bias=config.mlp_bias
-        )
-        self._down = reader.linear(f"{mlp}.down_proj", has_bias=config.mlp_bias)
-        self._before_attention = reader.rms_norm(f"{prefix}.input_layernorm", epsilon)
-        self._q_norm = self._k_norm = None
-        if config.qk_norm:
-            self._q_norm = reader.rms_norm(f"{attention}.q_norm", epsilon)
-            self._k_norm = reader.rms_norm(f"{attention}.k_norm", epsilon)
+        before_mlp = f"{prefix}.post_attention_layernorm"
         self._after_attention = self._after_mlp = None
         if config.post_norms:
-            self._after_attention = reader.rms_norm(f"{prefix}.post_attention_layernorm", epsilon)
-            self._before_mlp = reader.rms_norm(f"{prefix}.pre_feedforward_layernorm", epsilon)
-            self._after_mlp = reader.rms_norm(f"{prefix}.post_feedforward_layernorm", epsilon)
-        else:
-            self._before_mlp = reader.rms_norm(f"{prefix}.post_attention_layernorm", epsilon)
+            before_mlp = f"{prefix}.pre_feedforward_layernorm"
+            self._after_attention, self._after_mlp = (
+                reader.rms_norm(f"{prefix}.post_{part}_layernorm", config.hidden_size, epsilon)
+                for part in ("attention", "feedforward")
+            )
+        self._norm = RMSNorm(config.hidden_size, epsilon, None)
+        self._qkv = reader.linear(
+            *(f"{attention}.{letter}_proj" for letter in "qkv"),
+            has_bias=config.attention_bias,
+            norm=reader.plain(f"{prefix}.input_layernorm.weight"),
+        )
+        self._o = reader.linear(f"{attention}.o_proj", has_bias=config.output_bias)
+        mlp_norm = reader.plain(f"{before_mlp}.weight")
+        self._gate = reader.linear(
+            f"{mlp}.gate_proj",
+            has_bias=config.mlp_bias,
+            norm=mlp_norm,
+            activation=config.activation,
+        )
+        self._up = reader.linear(f"{mlp}.up_proj", has_bias=config.mlp_bias, norm=mlp_norm)
+        self._down = reader.linear(f"{mlp}.down_proj", has_bias=config.mlp_bias)
+        self._q_norm = self._k_norm = None
+        if config.qk_norm:
+            self._q_norm, self._k_norm = (
+                reader.rms_norm(f"{attention}.{letter}_norm", config.head_dim, epsilon)
+                for letter in "qk"
+            )
         self._attention = Attention(
             num_heads=config.num_heads,
             num_kv_heads=config.num_kv_heads,
             scale=config.query_scale,
             sliding_window=config.sliding_window if is_sliding else None,
         )
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Its matrix products."""
+        return self._qkv, self._o, self._gate, self._up, self._down
 
     @property
     def rope(self) -> Rope:
@@ -65,11 +81,10 @@ class _Block:
     def __call__(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], inputs: StepInputs, cache: KVCache
     ) -> Tensor:
-        mixed = self._o(self._attend(self._before_attention(x), rotation, inputs, cache))
-        x = x + (self._after_attention(mixed) if self._after_attention else mixed)
-        gate, up = self._gate_up(self._before_mlp(x)).chunk(2, dim=-1)
-        mixed = self._down(self._act(gate) * up)
-        return x + (self._after_mlp(mixed) if self._after_mlp else mixed)
+        mixed = self._attend(self._norm(x), rotation, inputs, cache)
+        x = _sum(x, self._o, mixed, self._after_attention)
+        normal = self._norm(x)
+        return _sum(x, self._down, self._up.times(normal, self._gate(normal)), self._after_mlp)
 
     def _attend(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], inputs: StepInputs, cache: KVCache
@@ -97,40 +112,51 @@ class _Block:
         return self._attention(queries_keys[:, : config.num_heads], inputs, cache, self._index)
 
 
+def _sum(x: Tensor, linear: Linear, mixed: Tensor, norm: RMSNorm | None) -> Tensor:
+    return x + norm(linear(mixed)) if norm else linear.plus(mixed, x)
+
+
 class Decoder:
     """A model of the Llama family."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, *, max_positions: int) -> None:
+    def __init__(self, reader: LayerReader, config: DecoderConfig, *, max_positions: int) -> None:
         """Read the weights.
 
         Args:
-            checkpoint: Hyperparameters and weights.
-            dtype: Number type to compute in.
+            reader: Gives them.
+            config: Hyperparameters.
             max_positions: Positions that rotary tables are made for.
 
         Raises:
             StartupError: A tensor is missing or broken.
         """
-        config = checkpoint.config
-        reader = LayerReader(checkpoint, dtype)
         frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
-        rope = Rope(frequencies, max_positions=max_positions, dtype=dtype)
+        rope = Rope(
+            frequencies, max_positions=max_positions, dtype=reader.dtype, device=reader.device
+        )
         local = rope
         if config.rope_local_theta is not None:
             frequencies = inverse_frequencies(config.head_dim, config.rope_local_theta, None)
-            local = Rope(frequencies, max_positions=max_positions, dtype=dtype)
+            local = Rope(
+                frequencies, max_positions=max_positions, dtype=reader.dtype, device=reader.device
+            )
         self._embedding = reader.tensor("model.embed_tokens.weight")
         # Rounded to the model's type first, as the original rounds it.
-        self._embedding_scale = torch.tensor(config.embedding_scale, dtype=dtype).item()
+        self._embedding_scale = torch.tensor(config.embedding_scale, dtype=reader.dtype).item()
         self._blocks = [
             _Block(index, config, reader, local if index in config.sliding_layers else rope)
             for index in range(config.num_layers)
         ]
         self._ropes = [rope] if local is rope else [rope, local]
-        self._norm = reader.rms_norm("model.norm", config.norm_epsilon)
+        self._norm = reader.rms_norm("model.norm", config.hidden_size, config.norm_epsilon)
         head = self._embedding if config.tie_embeddings else reader.tensor("lm_head.weight")
         self._head = OutputHead(head)
         self.parameters = reader.parameters
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """A matrix product of each shape."""
+        return self._blocks[0].linears
 
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
         """Return the normalised hidden states, `[padded rows, hidden_size]`."""

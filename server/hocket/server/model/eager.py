@@ -14,7 +14,12 @@ from hocket.server.model.decoder import Decoder
 from hocket.server.model.gpt2 import GPT2
 from hocket.server.model.inputs import build_inputs, padded
 from hocket.server.model.kv_cache import KVCache
+from hocket.server.model.layer_reader import LayerReader
 from hocket.server.model.network import Forward
+from hocket.server.model.probe import is_row_invariant
+from hocket.server.model.transfer import integers, to_host
+
+_CPU = torch.device("cpu")
 
 
 class EagerNetwork:
@@ -24,7 +29,14 @@ class EagerNetwork:
     compute with it, each on a cache of its own.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, *, max_positions: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        *,
+        max_positions: int,
+        device: torch.device = _CPU,
+    ) -> None:
         """Read the weights.
 
         Raises:
@@ -32,10 +44,15 @@ class EagerNetwork:
         """
         config = checkpoint.config
         self._window = config.sliding_window if config.sliding_layers else None
+        self._num_heads = config.num_heads
+        self._head_dim = config.head_dim
+        self._dtype = dtype
+        self._device = device
+        reader = LayerReader(checkpoint, dtype, device)
         self._model = (
-            GPT2(checkpoint, dtype)
+            GPT2(reader, config)
             if config.architecture is Architecture.GPT2
-            else Decoder(checkpoint, dtype, max_positions=max_positions)
+            else Decoder(reader, config, max_positions=max_positions)
         )
 
     @property
@@ -43,12 +60,19 @@ class EagerNetwork:
         """How many numbers the weights hold."""
         return self._model.parameters
 
+    def is_row_invariant(self) -> bool:
+        """Whether a row is computed the same in any company, bit by bit, as far as is tried."""
+        return is_row_invariant(
+            self._model.linears, head_dim=self._head_dim, dtype=self._dtype, device=self._device
+        )
+
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         """Compute hidden states and write keys and values."""
-        inputs = build_inputs(batch, cache, sliding_window=self._window)
+        inputs = build_inputs(batch, cache, num_heads=self._num_heads, sliding_window=self._window)
         return Forward(hidden=self._model.forward(inputs, cache), rows=inputs.rows)
 
     def logits(self, hidden: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return float32 logits of rows, padded like the rows of a step."""
+        """Return float32 logits of rows, padded like the rows of a step, in host memory."""
         filled = [*rows, *[rows[0]] * (padded(len(rows)) - len(rows))]
-        return self._model.logits(hidden.index_select(0, torch.tensor(filled)))
+        (index,) = integers([filled], self._device)
+        return to_host(self._model.logits(hidden.index_select(0, index)))

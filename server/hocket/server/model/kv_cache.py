@@ -9,9 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hocket.server.model.transfer import integers, to_device, to_host
+
+_KEY_TILE, _VALUE_TILE = 16, 2  # tokens whose numbers alternate in the kernels' form
+
 
 class KVCache:
-    """Hot blocks, and a store of saved ones beside them."""
+    """Hot blocks on the device that computes, and a store of saved ones in host memory."""
 
     def __init__(
         self,
@@ -22,15 +26,37 @@ class KVCache:
         block_size: int,
         head_dim: int,
         dtype: torch.dtype,
+        device: torch.device,
+        is_tiled: bool = False,
     ) -> None:
+        """Allocate the hot blocks.
+
+        Args:
+            num_layers: Layers of the model.
+            num_blocks: Hot blocks.
+            num_kv_heads: Key and value heads.
+            block_size: Tokens of a block.
+            head_dim: Numbers of a head's key or value.
+            dtype: Their type.
+            device: Where the hot blocks lie.
+            is_tiled: The kernels lay out each head's part of a block, in the form that
+                `native/source/attention.h` tells; without it rows are tokens.
+        """
         shape = (2, num_layers, num_blocks, num_kv_heads, block_size, head_dim)
-        self.memory = torch.zeros(shape, dtype=dtype)
+        self.memory = torch.zeros(shape, dtype=dtype, device=device)
         self.keys, self.values = (list(part) for part in self.memory)
         self.num_blocks = num_blocks
         self.num_kv_heads = num_kv_heads
         self.block_size = block_size
         self.head_dim = head_dim
+        self._device = device
+        self._is_tiled = is_tiled
         self._saved: dict[int, list[Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the hot blocks lie."""
+        return self._device
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -49,7 +75,7 @@ class KVCache:
             blocks: `[tokens]`, the block of each token.
             offsets: `[tokens]`, its place in the block.
         """
-        heads = torch.arange(self.num_kv_heads)
+        heads = torch.arange(self.num_kv_heads, device=self._device)
         return (
             (blocks[:, None] * self.num_kv_heads + heads) * self.block_size + offsets[:, None]
         ).view(-1)
@@ -68,14 +94,14 @@ class KVCache:
 
     def save(self, key: int, blocks: Sequence[int]) -> None:
         """Keep a copy of blocks under a key."""
-        index = torch.tensor(list(blocks))
-        self._saved[key] = [tensor.index_select(0, index) for tensor in self.tensors]
+        (index,) = integers([blocks], self._device)
+        self._saved[key] = [to_host(tensor.index_select(0, index)) for tensor in self.tensors]
 
     def load(self, key: int, blocks: Sequence[int]) -> None:
         """Copy what was kept under a key into blocks and forget it."""
-        index = torch.tensor(list(blocks))
+        (index,) = integers([blocks], self._device)
         for tensor, saved in zip(self.tensors, self._saved.pop(key), strict=True):
-            tensor.index_copy_(0, index, saved)
+            tensor.index_copy_(0, index, to_device(saved, self._device))
 
     def drop(self, key: int) -> None:
         """Forget what was kept under a key."""
@@ -84,6 +110,22 @@ class KVCache:
     def clear(self, blocks: Sequence[int], start: int) -> None:
         """Zero what lies from a position on in blocks, so that no NaN stays behind in them."""
         first, offset = divmod(start, self.block_size)
-        for tensor in self.tensors:
-            for index, block in enumerate(blocks[first:]):
-                tensor[block, :, offset if index == 0 else 0 :] = 0
+        for keys, values in zip(self.keys, self.values, strict=True):
+            for block in blocks[first + 1 :]:
+                keys[block] = 0
+                values[block] = 0
+            for block in blocks[first : first + 1]:
+                self._clear_from(keys[block], offset, _KEY_TILE)
+                self._clear_from(values[block], offset, _VALUE_TILE)
+
+    def _clear_from(self, part: Tensor, offset: int, tile: int) -> None:
+        """Zero the tokens of a block from one on, `[kv_heads, block_size, head_dim]`."""
+        if not self._is_tiled:
+            part[:, offset:] = 0
+            return
+        # Keys are `[S/16][D/2][16][2]`, values `[S/2][D][2]`: tokens of a tile lie side by side.
+        numbers = 2 if tile == _KEY_TILE else 1  # of a token that lie together
+        tiles = part.view(self.num_kv_heads, -1, self.head_dim // numbers, tile, numbers)
+        index, place = divmod(offset, tile)
+        tiles[:, index, :, place:] = 0
+        tiles[:, index + 1 :] = 0

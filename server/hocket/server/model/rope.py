@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hocket.server.model.checkpoint import RopeScaling
+from hocket.server.model.transfer import to_device
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> Tensor:
@@ -34,13 +35,21 @@ def _llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 class Rope:
     """Rotates queries and keys, by tables for all positions that a sequence can reach."""
 
-    def __init__(self, frequencies: Tensor, *, max_positions: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        frequencies: Tensor,
+        *,
+        max_positions: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         positions = torch.arange(max_positions, dtype=torch.float32)
         angles = torch.outer(positions, frequencies)
         sine = angles.sin()
-        self._cosine = torch.cat((angles.cos(), angles.cos()), dim=-1).to(dtype)
+        cosine = torch.cat((angles.cos(), angles.cos()), dim=-1).to(dtype)
         # The first half is rotated with a minus: folding the sign in saves an operation a layer.
-        self._sine = torch.cat((-sine, sine), dim=-1).to(dtype)
+        sine = torch.cat((-sine, sine), dim=-1).to(dtype)
+        self._cosine, self._sine = to_device(cosine, device), to_device(sine, device)
         self._half = frequencies.shape[0]
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,11 +18,17 @@ from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
 from hocket.server.model.choice import Choice, Weights
 from hocket.server.model.config import RunnerConfig
-from hocket.server.model.device import choose_dtype, compute_threads, keep_freed_memory
+from hocket.server.model.device import (
+    choose_device,
+    choose_dtype,
+    compute_threads,
+    keep_freed_memory,
+)
 from hocket.server.model.kv_cache import KVCache
 from hocket.server.model.network import Forward
 from hocket.server.model.prefix_store import PrefixStore, chunk_tokens
 from hocket.server.model.sampler import logprobs_at
+from hocket.server.model.transfer import to_host
 from hocket.server.model.verification import Drawn, draw
 
 _MEBI = 1 << 20
@@ -63,7 +69,11 @@ class TorchRunner:
         model = checkpoint.config
         self._checkpoint = checkpoint
         self._config = config
-        self._choice = choice or Choice(library=None, dtype=choose_dtype(config.dtype))
+        if choice is None:
+            device = choose_device(config)
+            dtype = choose_dtype(config.dtype, device)
+            choice = Choice(library=None, dtype=dtype, device=device)
+        self._choice = choice
         dtype = self._choice.dtype
         self._num_tokens = min(num_tokens or model.vocabulary_size, model.vocabulary_size)
         context = min(
@@ -103,6 +113,8 @@ class TorchRunner:
                 block_size=size,
                 head_dim=model.head_dim,
                 dtype=dtype,
+                device=self._choice.device,
+                is_tiled=self._choice.library is not None,
             )
             self._prefixes = PrefixStore(self._cache, num_slots=self._limits.num_prefix_chunks)
             self._weights = weights or self._choice.read(checkpoint, context)
@@ -199,7 +211,7 @@ class TorchRunner:
         done = self._network.forward(batch, self._cache)
         # A NaN anywhere in a sequence reaches the hidden states of the row that it was computed
         # in, so it is found in this step, whether or not the row draws a token.
-        is_finite = done.hidden.sum(-1, dtype=torch.float32).isfinite().tolist()
+        is_finite = to_host(done.hidden.sum(-1, dtype=torch.float32).isfinite()).tolist()
         spoiled = [
             piece
             for piece, rows in zip(batch.slices, done.rows, strict=True)

@@ -19,6 +19,7 @@ _FLAGS = (
     "-std=c++17",
     "-shared",
     "-fPIC",
+    "-ffp-contract=off",  # or rounding would depend on what stands around a product
     "-fopenmp",  # GCC's runtime, the one that torch brings: both use the same threads
     "-march=x86-64-v4",
     "-mavx512bf16",

@@ -110,7 +110,7 @@ class NativeDecoder:
         """Return `[rows, vocabulary]` float32 for rows of the newest `forward`."""
         out = torch.empty((len(rows), self._model.head.out_features))
         self._library.logits(self._model, self._step, hidden, list(rows), out)
-        return out
+        return out[:, : self._config.vocabulary_size]
 
     def _make_room(self, rows: int) -> None:
         """Let the memory of a step hold so many rows."""

@@ -4,6 +4,7 @@ Perplexity on a fixed text in the public domain may rise by 1 % at most. What wa
 beside the weights, so that it is measured once for each model and each version of the kernels.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from hocket.server.model.native import packing
 
 MOST_RATIO = 1.01
 TEXT = Path(__file__).with_name("gate.txt")
@@ -65,8 +68,15 @@ def measure(token_ids: Sequence[int], exact: Scores, rounded: Scores) -> GateRes
         count += len(window) - 1
     if not count:
         return GateResult(perplexity_ratio=math.inf, agreement=0.0)
-    ratio = math.exp((losses[1] - losses[0]) / count)
+    rise = (losses[1] - losses[0]) / count
+    ratio = math.exp(rise) if rise < 1 else math.inf  # NaN is no rise, and does not pass either
     return GateResult(perplexity_ratio=ratio, agreement=same / count)
+
+
+def version() -> str:
+    """Return what changes with the text, the way of measuring and the way of rounding."""
+    files = (TEXT, Path(__file__), Path(packing.__file__))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def recall(file: Path) -> GateResult | None:

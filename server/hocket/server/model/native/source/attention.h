@@ -163,7 +163,7 @@ inline void attend(const Heads& heads, const bf16* const* queries, const int* po
         store(own_weights + 16 * t, weight);
       }
       const __m512 shrink = exp(_mm512_set1_ps(most[r] - most_now));
-      sum[r] = sum[r] * _mm512_cvtss_f32(shrink) + _mm512_reduce_add_ps(total);
+      sum[r] = __builtin_fmaf(sum[r], _mm512_cvtss_f32(shrink), _mm512_reduce_add_ps(total));
       if (most[r] != most_now)
         for (int i = 0; i < heads.dim; i += 16)
           store(out[r] + i, _mm512_mul_ps(load(out[r] + i), shrink));

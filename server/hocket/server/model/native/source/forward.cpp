@@ -56,8 +56,8 @@ struct Step {
   float* mixed;             // [rows][max(heads * head_dim, hidden)]
   bf16* queries;            // [rows][heads * head_dim]
   void* values;             // [rows][widest input of a linear], int8 or bf16
-  float* scales;            // [rows]
-  int32_t* offsets;         // [rows]
+  float* scales;            // [rows][widest / kGroup]
+  int32_t* offsets;         // the same
   int32_t rows, num_slices;
 };
 

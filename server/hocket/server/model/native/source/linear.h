@@ -12,7 +12,7 @@ enum class Epilogue : int32_t { kStore = 0, kAdd = 1, kSilu = 2, kGelu = 3 };
 
 // One linear layer. For the gated epilogues the tiles of gate and up alternate.
 struct Linear {
-  int32_t in, out;  // padded to whole groups, and to whole tiles
+  int32_t in, out;  // whole groups; padded to whole tiles
   int32_t is_int8;
   int32_t reserved;
   const void* weights;  // panels, all of 4 tiles but the last

@@ -1,10 +1,14 @@
 // Row by row work between the matrix products: normalise, round, quantise, rotate.
 #pragma once
 
+#include <limits>
+
 #include "linear.h"
 #include "simd.h"
 
 namespace hocket {
+
+constexpr float kLeastScaled = 1e-30f;
 
 // Writes a row as a linear layer takes it: bfloat16, or int8 with a scale and an offset a group.
 inline void write_row(const float* x, int size, bool is_int8, void* values, float* scales,
@@ -17,10 +21,22 @@ inline void write_row(const float* x, int size, bool is_int8, void* values, floa
   auto* to = static_cast<int8_t*>(values);
   for (int group = 0; group * kGroup < size; ++group) {
     const float* from = x + group * kGroup;
-    __m512 most = _mm512_setzero_ps();
-    for (int i = 0; i < kGroup; i += 16) most = _mm512_max_ps(most, _mm512_abs_ps(load(from + i)));
-    const float largest = _mm512_reduce_max_ps(most);
-    const float step = largest > 0.0f ? largest / 127.0f : 1.0f;
+    // Of positive numbers the bits sort like the numbers, and NaN above infinity: no maximum of
+    // floats would keep it.
+    __m512i most = _mm512_setzero_si512();
+    for (int i = 0; i < kGroup; i += 16)
+      most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(load(from + i))));
+    const int32_t bits = _mm512_reduce_max_epi32(most);
+    float largest;
+    __builtin_memcpy(&largest, &bits, sizeof largest);
+    if (!(largest <= std::numeric_limits<float>::max())) {  // reaches all outputs as NaN
+      __builtin_memset(to + group * kGroup, 0, kGroup);
+      scales[group] = std::numeric_limits<float>::quiet_NaN();
+      offsets[group] = 0;
+      continue;
+    }
+    // What is smaller has no inverse, and is nothing beside any other number.
+    const float step = largest > kLeastScaled ? largest / 127.0f : 1.0f;
     const __m512 factor = _mm512_set1_ps(1.0f / step);
     __m512i sum = _mm512_setzero_si512();
     for (int i = 0; i < kGroup; i += 16) {
@@ -30,7 +46,7 @@ inline void write_row(const float* x, int size, bool is_int8, void* values, floa
                        _mm512_cvtsepi32_epi8(whole));
     }
     scales[group] = step;
-    offsets[group] = -128 * _mm512_reduce_add_epi32(sum);
+    offsets[group] = -128 * _mm512_reduce_add_epi32(sum);  // at most 64 * 127 each
   }
 }
 

@@ -1,0 +1,103 @@
+"""Where a model is computed and in which number type: what was asked for, what is there."""
+
+import pytest
+import torch
+
+from hocket.server.errors import StartupError
+from hocket.server.model import eager, probe
+from hocket.server.model.choice import choose
+from hocket.server.model.config import RunnerConfig
+from hocket.server.model.device import choose_device, choose_dtype
+from hocket.server.model.linear import Linear
+from hocket.server.testing.byte_tokenizer import ByteTokenizer
+from numerics.tiny_models import StateDictCheckpoint, make_model
+
+pytestmark = pytest.mark.torch
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(params=[False, True], ids=["without CUDA", "with CUDA"])
+def has_cuda(request, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    return request.param
+
+
+def test_a_device_is_used_where_there_is_one(has_cuda):
+    best = CUDA if has_cuda else CPU
+    assert choose_device(RunnerConfig()) == best
+    assert choose_device(RunnerConfig(kernels="torch")) == best
+    assert choose_device(RunnerConfig(device="cpu")) == CPU
+    assert choose_device(RunnerConfig(kernels="native")) == CPU  # they know processors alone
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [(None, "this build of torch has no CUDA"), ("13.0", "the driver shows none")],
+)
+def test_a_device_that_is_not_there_is_one_clear_line(monkeypatch, build, reason):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", build)
+    with pytest.raises(StartupError, match=rf"runner\.device is cuda, but .*{reason}"):
+        choose_device(RunnerConfig(device="cuda"))
+
+
+def test_the_kernels_on_a_device_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(StartupError, match=r"runner\.kernels is native"):
+        choose_device(RunnerConfig(device="cuda", kernels="native"))
+
+
+@pytest.mark.parametrize(("has_bfloat16", "best"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_the_number_type_is_one_that_the_device_multiplies(monkeypatch, has_bfloat16, best):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    assert choose_dtype("auto", CUDA) is best
+    assert choose_dtype("float32", CUDA) is torch.float32
+    assert choose_dtype("bfloat16", CUDA) is torch.bfloat16
+    assert choose_dtype("auto", CPU) in {torch.bfloat16, torch.float32}
+
+
+def test_torch_computes_on_a_device_whatever_kernels_there_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    checkpoint = StateDictCheckpoint(make_model("llama", is_wide=True))
+    tokenizer = ByteTokenizer()
+    chosen = choose(checkpoint, RunnerConfig(), tmp_path, key="x", tokenizer=tokenizer)
+    assert (chosen.library, chosen.device, chosen.dtype) == (None, CUDA, torch.bfloat16)
+    with pytest.raises(StartupError, match="int8"):
+        choose(
+            checkpoint, RunnerConfig(quantization="int8"), tmp_path, key="x", tokenizer=tokenizer
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_rows_are_computed_the_same_in_any_company(name, dtype):
+    """On this processor."""
+    network = eager.EagerNetwork(StateDictCheckpoint(make_model(name)), dtype, max_positions=64)
+    assert network.is_row_invariant()
+
+
+def test_a_product_that_depends_on_its_company_is_noticed():
+    class Swayed(Linear):
+        def __call__(self, x):
+            return super().__call__(x) + (len(x) > 24) * 1e-6
+
+    def ask(kind):
+        weight = torch.randn(48, 32, generator=torch.Generator().manual_seed(1))
+        return probe.is_row_invariant([kind(weight)], head_dim=8, dtype=torch.float32, device=CPU)
+
+    assert ask(Linear)
+    assert not ask(Swayed)
+
+
+def test_it_is_said_in_the_log(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(eager, "is_row_invariant", lambda *_, **__: False)
+    monkeypatch.setattr("hocket.server.model.choice._log.warning", lambda *a, **_: said.append(a))
+    checkpoint, config = StateDictCheckpoint(make_model("llama")), RunnerConfig(kernels="torch")
+    chosen = choose(checkpoint, config, tmp_path, key="x", tokenizer=ByteTokenizer())
+    chosen.network(checkpoint, config, None, 64)
+    assert len(said) == 1
