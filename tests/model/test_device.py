@@ -99,5 +99,5 @@ def test_it_is_said_in_the_log(monkeypatch, tmp_path):
     monkeypatch.setattr("hocket.server.model.choice._log.warning", lambda *a, **_: said.append(a))
     checkpoint, config = StateDictCheckpoint(make_model("llama")), RunnerConfig(kernels="torch")
     chosen = choose(checkpoint, config, tmp_path, key="x", tokenizer=ByteTokenizer())
-    chosen.network(checkpoint, config, None, 64)
+    chosen.read(checkpoint, 64)
     assert len(said) == 1
