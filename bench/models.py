@@ -78,6 +78,9 @@ class _WatchedNetwork:
     def parameters(self) -> int:
         return self._network.parameters
 
+    def set_threads(self, count: int) -> None:
+        self._network.set_threads(count)
+
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         begun = time.perf_counter()
         done = self._network.forward(batch, cache)

@@ -39,7 +39,7 @@ def abort(name: str, reason: FinishReason = FinishReason.CANCELLED) -> Abort:
 def test_its_seat_is_taken_in_the_same_step(prompt, steps, written, reason):
     """While it is queued, while its prompt is computed, and while it is written."""
     runner = Listed()
-    crank = Crank(runner, max_num_seqs=2, max_step_tokens=8, max_prefill_tokens=8)
+    crank = Crank(runner, max_num_seqs=2, max_step_tokens=8)
     crank.step(submit("o", "o", ignore_eos=True, max_tokens=200))
     crank.step(submit("v", prompt, ignore_eos=True), submit("w", "w"), *[abort("v")][steps:])
     for _ in range(steps - 1):
@@ -86,7 +86,6 @@ def test_nobody_is_computed_after_the_abort(lengths, aborted_at, seats, step_tok
         runner,
         max_num_seqs=seats,
         max_step_tokens=max(step_tokens, seats),
-        max_prefill_tokens=step_tokens,
     )
     names = "abcdef"[: len(lengths)]
     crank.step(*(submit(name, name * length) for name, length in zip(names, lengths, strict=True)))

@@ -127,9 +127,7 @@ def test_batch_laws(prompts, arrivals, priorities, step_tokens, seqs, blocks, sa
     """Neither company, nor arrival, nor chunks, nor preemption changes a text."""
     runner = ScriptedRunner(num_blocks=blocks, num_saved_blocks=saved, num_prefix_chunks=chunks)
     step_tokens = max(step_tokens, seqs)
-    crank = Crank(
-        runner, max_num_seqs=seqs, max_step_tokens=step_tokens, max_prefill_tokens=step_tokens
-    )
+    crank = Crank(runner, max_num_seqs=seqs, max_step_tokens=step_tokens)
     names = [str(index) for index in range(len(prompts))]
     for step in range(13):
         crank.step(
@@ -162,7 +160,7 @@ def test_a_full_cache_preempts_and_the_text_stays(saved):
 
 def test_a_long_prompt_does_not_stall_running_streams():
     """While one prompt of many chunks is computed, a running stream gets a token every step."""
-    crank = Crank(max_step_tokens=8, max_prefill_tokens=8)
+    crank = Crank(max_step_tokens=8)
     crank.step(submit("stream", "hi", granularity=Granularity.TOKEN))
     before = len(crank.tokens("stream"))
     crank.step(submit("long", "x" * 100))

@@ -1,5 +1,6 @@
 """Nobody starves: neither streams nor prompts, and no priority."""
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.test_core import Crank, submit
 from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.pace import Pace
 from hocket.server.engine.request import Request
 from hocket.server.engine.scheduler import PRIORITY_STEPS, Scheduler, _Plan
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
@@ -29,7 +31,7 @@ def test_a_step_too_small_for_its_sequences_is_refused():
 )
 def test_in_every_step_all_streams_and_a_prompt_go_on(prompts, seqs, room):
     """However small the step is beside the batch."""
-    crank = Crank(max_num_seqs=seqs, max_step_tokens=seqs + room, max_prefill_tokens=seqs + room)
+    crank = Crank(max_num_seqs=seqs, max_step_tokens=seqs + room)
     crank.step(*(submit(str(at), "x" * length) for at, length in enumerate(prompts)))
     while crank.has_work:
         running = tuple(crank.core._scheduler.running)
@@ -83,7 +85,7 @@ def sequence_of(scheduler: Scheduler, at: int, *, blocks: int, computed: int, kn
 
 
 def test_the_tokens_of_one_that_is_put_aside_go_to_the_others():
-    config = EngineConfig(max_num_seqs=4, max_step_tokens=4, max_prefill_tokens=4)
+    config = EngineConfig(max_num_seqs=4, max_step_tokens=4)
     scheduler = Scheduler(ScriptedRunner(block_size=8, num_blocks=5), config)
     stream = sequence_of(scheduler, 0, blocks=1, computed=7, known=8)
     grows = sequence_of(scheduler, 1, blocks=1, computed=8, known=10)  # needs a block
@@ -114,7 +116,34 @@ def test_a_prompt_takes_as_many_tokens_as_a_step_affords(budget, start, key_cost
 @pytest.mark.parametrize(("streams", "prompts", "budget"), [(3, 3, 16), (3, 4, 64), (0, 1, 64)])
 def test_a_step_is_larger_while_most_wait_for_their_first_token(streams, prompts, budget):
     """A few streams wait a little for many prompts; many streams do not wait for a few prompts."""
-    crank = Crank(max_num_seqs=8, max_step_tokens=16, max_prefill_tokens=64)
+    runner = ScriptedRunner(step_ms=4.0, token_ms=1.0)
+    crank = Crank(runner, max_num_seqs=8, max_step_tokens=64, max_step_ms=20.0)
     crank.step(*(submit(f"s{number}", "a", max_tokens=99) for number in range(streams)))
     crank.step(*(submit(f"p{number}", "b" * 200) for number in range(prompts)))
     assert sum(crank.runner.batches[-1]) == budget
+
+
+@given(
+    step_ms=st.floats(0, 50),
+    token_ms=st.floats(0.01, 5),
+    max_step_ms=st.floats(1, 200),
+    streams=st.integers(1, 32),
+)
+def test_prompts_lengthen_a_step_of_streams_by_a_bound(step_ms, token_ms, max_step_ms, streams):
+    """To what is set, or twice as long as without them; and no stream goes without its token."""
+    limits = replace(ScriptedRunner().limits, step_ms=step_ms, token_ms=token_ms)
+    config = EngineConfig(max_num_seqs=32, max_step_tokens=512, max_step_ms=max_step_ms)
+    tokens = Pace(limits, config).budget(streams=streams, prompts=streams)
+    takes, alone = step_ms + token_ms * tokens, step_ms + token_ms * streams
+    assert 32 <= tokens <= 512
+    assert tokens == 32 or takes <= max(max_step_ms, 2 * alone) * (1 + 1e-9)
+    assert tokens == 512 or takes + token_ms > max(max_step_ms, 2 * alone) * (1 - 1e-9)
+
+
+def test_where_the_cost_is_not_known_tokens_alone_bound_a_step():
+    config = EngineConfig(max_num_seqs=4, max_step_tokens=77)
+    assert Pace(ScriptedRunner().limits, config).budget(streams=4, prompts=1) == 77
+    known = ScriptedRunner(step_ms=1.0, token_ms=1.0).limits
+    unbounded = EngineConfig(max_num_seqs=4, max_step_tokens=77, max_step_ms=0.0)
+    assert Pace(known, unbounded).budget(streams=4, prompts=1) == 77
+    assert Pace(known, config).budget(streams=4, prompts=1) == 29

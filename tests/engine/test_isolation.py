@@ -65,7 +65,7 @@ def test_one_bad_sequence_fails_alone(word, cause):
 )
 def test_any_number_of_bad_sequences_fail_alone_at_once(first, second):
     """On an idle server, where nobody else can witness that the model is well."""
-    crank = Crank(max_step_tokens=16, max_prefill_tokens=16)
+    crank = Crank(max_step_tokens=16)
     crank.step(*(submit(name, prompt) for name, prompt in first))
     crank.run(*(submit(name, prompt) for name, prompt in second))
     assert all(failed(crank, name) for name, _ in first + second)
@@ -96,7 +96,7 @@ def test_bad_requests_in_a_row_end_nothing(word, blocks):
 
 def test_those_that_never_got_a_token_are_suspected_first():
     """An old prompt that is bad in a late chunk is found before the streams are parted."""
-    crank = Crank(max_step_tokens=16, max_prefill_tokens=16)
+    crank = Crank(max_step_tokens=16)
     crank.step(*(submit(f"good{index}") for index in range(3)))
     crank.step()
     crank.step(submit("late", LATE))
@@ -169,7 +169,7 @@ def test_faults_that_pass_change_no_text(faults, prompts, blocks):
     It fails as a whole only after so many faults in a row as no single call explains.
     """
     runner = Faulty(faults, num_blocks=blocks, num_saved_blocks=4)
-    crank = Crank(runner, max_num_seqs=4, max_step_tokens=16, max_prefill_tokens=16)
+    crank = Crank(runner, max_num_seqs=4, max_step_tokens=16)
     try:
         crank.run(*(submit(str(index), prompt) for index, prompt in enumerate(prompts)))
     except MemoryError:

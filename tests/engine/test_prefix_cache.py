@@ -52,9 +52,7 @@ def test_no_text_depends_on_what_is_kept(
         prefix_chunk_tokens=chunk_tokens,
         is_decode_exact=is_exact,
     )
-    crank = Crank(
-        runner, max_num_seqs=3, max_step_tokens=step_tokens, max_prefill_tokens=step_tokens
-    )
+    crank = Crank(runner, max_num_seqs=3, max_step_tokens=step_tokens)
     texts = {str(index): f"{start}{end}x" for index, (start, end) in enumerate(prompts)}
     for step in range(41):
         arriving = [name for name in texts if arrivals[int(name)] == step]
@@ -94,7 +92,7 @@ def test_a_token_is_left_to_compute():
 
 def test_a_burst_finds_what_its_first_has_computed_so_far():
     """While the prompt of the first is still in the making."""
-    crank = Crank(max_num_seqs=8, max_step_tokens=8, max_prefill_tokens=8)
+    crank = Crank(max_num_seqs=8, max_step_tokens=8)
     crank.run(submit("first", PROMPT * 4), submit("second", PROMPT * 4))
     assert cached(crank, "second") > 0
 
@@ -164,7 +162,7 @@ def test_of_what_failed_nothing_is_kept(poison):
 
 
 def test_a_request_that_is_cancelled_leaves_what_it_computed():
-    crank = Crank(max_step_tokens=8, max_prefill_tokens=8, max_num_seqs=8)
+    crank = Crank(max_step_tokens=8, max_num_seqs=8)
     crank.step(submit("a", PROMPT))
     crank.step(Abort(request_id="a", reason=FinishReason.CANCELLED))
     crank.run(submit("b", PROMPT))

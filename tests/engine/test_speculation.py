@@ -81,7 +81,6 @@ def test_what_readers_see_is_the_same(
             runner,
             max_num_seqs=seqs,
             max_step_tokens=budget,
-            max_prefill_tokens=budget,
             speculate_up_to=speculate_up_to,
         )
         for step in range(13):
@@ -132,7 +131,6 @@ def test_nobody_speculates_while_a_prompt_is_read():
     crank = Crank(
         DraftingRunner(),
         max_step_tokens=32,
-        max_prefill_tokens=32,
         max_num_seqs=4,
         speculate_up_to=4,
     )

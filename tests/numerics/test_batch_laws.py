@@ -38,7 +38,7 @@ def _runner(name: str, **changes) -> TorchRunner:
 
 
 def _chunks(size: int, seqs: int = 32) -> EngineConfig:
-    return EngineConfig(max_step_tokens=max(size, seqs), max_prefill_tokens=size, max_num_seqs=seqs)
+    return EngineConfig(max_step_tokens=max(size, seqs), max_num_seqs=seqs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

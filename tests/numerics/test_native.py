@@ -67,7 +67,7 @@ def test_the_distributions_are_those_of_transformers(name, number, block_size, l
         runner,
         prompts,
         max_tokens=40,
-        engine=EngineConfig(max_num_seqs=8, max_step_tokens=24, max_prefill_tokens=24),
+        engine=EngineConfig(max_num_seqs=8, max_step_tokens=24),
         sampling=SamplingParams(logprobs=20, prompt_logprobs=20),
     )
     model = make_model(name, is_wide=True)
@@ -102,9 +102,7 @@ def test_company_arrival_and_chunks_change_no_bit(name, sampling, number, librar
             prompts,
             max_tokens=24,
             sampling=sampling,
-            engine=EngineConfig(
-                max_step_tokens=max(budget, seqs), max_prefill_tokens=budget, max_num_seqs=seqs
-            ),
+            engine=EngineConfig(max_step_tokens=max(budget, seqs), max_num_seqs=seqs),
             arrivals={key: index * spread for index, key in enumerate(prompts)},
         )
         assert together.logprobs == alone

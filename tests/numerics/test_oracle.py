@@ -37,7 +37,7 @@ def test_greedy_tokens_equal_transformers(name: str) -> None:
         runner,
         prompts,
         max_tokens=NEW_TOKENS,
-        engine=EngineConfig(max_num_seqs=24, max_step_tokens=24, max_prefill_tokens=24),
+        engine=EngineConfig(max_num_seqs=24, max_step_tokens=24),
         sampling=SamplingParams(logprobs=2, prompt_logprobs=1),
     )
     for key, prompt in prompts.items():

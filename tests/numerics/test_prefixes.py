@@ -56,7 +56,7 @@ def check_that_no_bit_changes(runner: TorchRunner, *, in_tokens_alone: bool = Fa
             prompts,
             max_tokens=TOKENS,
             sampling=SAMPLING,
-            engine=EngineConfig(max_step_tokens=budget, max_prefill_tokens=budget),
+            engine=EngineConfig(max_step_tokens=budget),
             arrivals={name: index * spread for index, name in enumerate(prompts)},
         )
         assert cached.tokens == without.tokens

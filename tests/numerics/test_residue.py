@@ -53,7 +53,7 @@ def test_a_poisonous_prompt_fails_in_the_step_that_meets_it(runner, place, choic
     core = EngineCore(
         runner,
         ByteTokenizer(),
-        EngineConfig(max_step_tokens=12, max_prefill_tokens=12, max_num_seqs=4),
+        EngineConfig(max_step_tokens=12, max_num_seqs=4),
         lambda: 0.0,
     )
     outputs = core.step([_submit("bad", prompt, choices)])
@@ -69,7 +69,7 @@ def test_a_poisonous_prompt_fails_in_the_step_that_meets_it(runner, place, choic
 
 def test_a_cancelled_poisonous_prompt_leaves_nothing(runner):
     prompt = [POISON, *range(39)]
-    config = EngineConfig(max_step_tokens=12, max_prefill_tokens=12, max_num_seqs=4)
+    config = EngineConfig(max_step_tokens=12, max_num_seqs=4)
     core = EngineCore(runner, ByteTokenizer(), config, lambda: 0.0)
     core.step([_submit("bad", prompt)])
     core.step([Abort(request_id="bad", reason=FinishReason.CANCELLED)])

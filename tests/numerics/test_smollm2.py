@@ -19,8 +19,7 @@ COMPANIES = {
     "five at once": EngineConfig(max_num_seqs=5),
 }
 CHUNKS = {
-    f"chunks of {size}": EngineConfig(max_num_seqs=6, max_step_tokens=size, max_prefill_tokens=size)
-    for size in (7, 16, 33)
+    f"chunks of {size}": EngineConfig(max_num_seqs=6, max_step_tokens=size) for size in (7, 16, 33)
 }
 
 

@@ -117,7 +117,6 @@ async def scene_of(
     engine = {
         "max_num_seqs": seats - (moment == "queued"),
         "max_step_tokens": STEP_TOKENS,
-        "max_prefill_tokens": STEP_TOKENS,
     }
     model = stepped(turnstile)
     options = NARROW if moment == "suspended" else []

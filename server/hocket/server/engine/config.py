@@ -17,11 +17,13 @@ class EngineConfig:
             a step hold for each. More than one pays where a step cannot keep all cores busy.
         max_num_seqs: Most sequences in the batch.
         max_step_tokens: Most tokens that a step computes; those of a prompt count for more the
-            further they look back. Bounds the gap between tokens that a long prompt may cause, and
-            how long an abort waits. At least `max_num_seqs`: each stream gets a token in every
-            step, prompts share the rest.
-        max_prefill_tokens: The same while more sequences wait for their first token than are being
-            written.
+            further they look back. Bounds how long an abort waits. At least `max_num_seqs`: each
+            stream gets a token in every step, prompts share the rest.
+        max_step_ms: Milliseconds that a step may take, by what the model was measured to take at
+            start: bounds the gap between tokens that a long prompt may cause. A step of streams
+            that takes more than half of this without prompts may take twice as long with them; and
+            while more sequences wait for their first token than are being written,
+            `max_step_tokens` alone counts. 0: it always does.
         speculate_up_to: While at most so many sequences run, and none of them reads its prompt,
             tokens are guessed from what stood in the sequence before, and several are verified in
             one step. Changes no text; only where the kernels compute. 0: never.
@@ -34,8 +36,8 @@ class EngineConfig:
 
     workers: Annotated[int, Ge(1), Le(64)] = 1
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
-    max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 96
-    max_prefill_tokens: Annotated[int, Ge(1), Le(65536)] = 512
+    max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 512
+    max_step_ms: Annotated[float, Ge(0), Le(60_000)] = 30.0
     speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
     delivery: Literal["strict", "overlapped"] = "overlapped"

@@ -21,6 +21,7 @@ from operator import attrgetter
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.pace import Pace
 from hocket.server.engine.prefix_cache import PrefixCache
 from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.speculation import Speculation
@@ -116,6 +117,7 @@ class Scheduler:
         self._on_fault = on_fault
         self._steps = 0
         self._block_size = limits.block_size
+        self._pace = Pace(limits, config)
         self._key_cost = limits.key_cost
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
@@ -180,12 +182,11 @@ class Scheduler:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
 
     def _budget(self) -> int:
-        """Return what a step may compute: more while most wait for their first token."""
+        """Return how many tokens the next step may compute."""
         streams = sum(sequence.is_decoding for sequence in self.running)
         seats = self._config.max_num_seqs - len(self.running)
         prompts = len(self.running) - streams + min(len(self.waiting), seats)
-        budget = self._config.max_step_tokens
-        return budget if prompts <= streams else max(budget, self._config.max_prefill_tokens)
+        return self._pace.budget(streams=streams, prompts=prompts)
 
     def _admit(self, plan: _Plan) -> None:
         while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:

@@ -57,6 +57,11 @@ class Choice:
         return "int8" if self.is_int8 else str(self.dtype).removeprefix("torch.")
 
     @property
+    def kernels(self) -> str:
+        """Who computes."""
+        return "native" if self.library is not None else "torch"
+
+    @property
     def is_decode_exact(self) -> bool:
         """Whether decoded tokens leave the same bits in the cache as prefilled ones."""
         return self.library is not None

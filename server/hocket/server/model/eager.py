@@ -66,6 +66,10 @@ class EagerNetwork:
             self._model.linears, head_dim=self._head_dim, dtype=self._dtype, device=self._device
         )
 
+    def set_threads(self, count: int) -> None:
+        """Let so many threads compute from now on, for all who compute on this thread."""
+        torch.set_num_threads(count)
+
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         """Compute hidden states and write keys and values."""
         inputs = build_inputs(batch, cache, num_heads=self._num_heads, sliding_window=self._window)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from hocket.server.catalogue import ModelDescription
 from hocket.server.engine.batch import ModelLimits
 from hocket.server.errors import StartupError
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hocket.server.model.checkpoint import Checkpoint
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,9 @@ def load_model(source: ModelSourceConfig, config: RunnerConfig, report: Report) 
     key = _key(files)
     choice = choose(checkpoint, config, folder, key=key, tokenizer=tokenizer, report=report)
     runner = TorchRunner(checkpoint, config, num_tokens=tokenizer.vocabulary_size, choice=choice)
+    report("trying out the model", None)
+    threads = runner.tune()
+    _log.info("model loaded", threads=threads, dtype=runner.dtype_name, kernels=choice.kernels)
     return LoadedModel(
         runner=runner,
         tokenizer=tokenizer,

@@ -35,6 +35,10 @@ class Network(Protocol):
         """How many numbers the weights hold."""
         ...
 
+    def set_threads(self, count: int) -> None:
+        """Let so many threads compute from now on."""
+        ...
+
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         """Compute hidden states and write keys and values."""
         ...

@@ -1,6 +1,7 @@
 """Runs a decoder model: a batch in, tokens out. Engine thread: every call, loading included."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from hocket.server.model.network import Forward
 from hocket.server.model.prefix_store import PrefixStore, chunk_tokens
 from hocket.server.model.sampler import logprobs_at
 from hocket.server.model.transfer import to_host
+from hocket.server.model.tuning import choose_threads, step_cost
 from hocket.server.model.verification import Drawn, draw
 
 _MEBI = 1 << 20
@@ -120,18 +122,49 @@ class TorchRunner:
             self._weights = weights or self._choice.read(checkpoint, context)
             self._network = self._choice.network(self._weights, config, self._cache)
 
+    def tune(self) -> int:
+        """Measure what a step takes, and how many threads are best where none are set.
+
+        Returns:
+            How many compute.
+        """
+        threads = compute_threads(self._config)
+        with torch.inference_mode():
+            if not self._config.num_threads and self._cache.device.type == "cpu":
+                threads = choose_threads(threads, self._network.set_threads, self._try_out)
+            cost = step_cost(self._try_out)
+        self._limits = replace(self._limits, step_ms=cost.step_ms, token_ms=cost.token_ms)
+        return threads
+
+    def _try_out(self, rows: int) -> None:
+        """Compute a step of so many rows, as far as there is room, and leave nothing behind."""
+        size = self._limits.block_size
+        rows = min(rows, self._limits.max_context_tokens)
+        piece = SequenceSlice(
+            sequence_id=0,
+            token_ids=[0] * rows,
+            start=0,
+            prompt_length=rows,
+            block_table=range(-(-rows // size)),
+        )
+        done = self._network.forward(Batch((piece,)), self._cache)
+        self._logits(done, [rows - 1])
+        self._cache.clear(piece.block_table, 0)
+
     def sibling(self) -> "TorchRunner":
         """Return a runner over the same weights, with a cache of its own.
 
         Called on the thread that will run it.
         """
-        return TorchRunner(
+        sibling = TorchRunner(
             self._checkpoint,
             self._config,
             num_tokens=self._num_tokens,
             choice=self._choice,
             weights=self._weights,
         )
+        sibling._limits = self._limits
+        return sibling
 
     @property
     def limits(self) -> ModelLimits:

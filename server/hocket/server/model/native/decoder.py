@@ -76,6 +76,10 @@ class NativeDecoder:
         self._step = StepStruct()
         self._room: dict[str, Tensor] = {}
 
+    def set_threads(self, count: int) -> None:
+        """Let so many threads compute from now on."""
+        self._model.num_threads = count
+
     def forward(self, batch: Batch, cache: KVCache) -> Forward:
         """Return the hidden states of a batch, before the last norm, in float32."""
         slices = (SliceStruct * len(batch.slices))()

@@ -1,0 +1,75 @@
+"""How many threads compute, and what a step takes: measured once, at load. Engine thread."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_TRIES = 3  # the fastest counts: whatever disturbs makes a try slower
+_FEW, _MANY = 1, 64  # rows of the two steps whose times tell what a row adds
+_GAIN = 0.95  # fewer threads must be so much faster to be chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """What a step takes, in milliseconds.
+
+    Attributes:
+        step_ms: Whatever is in it.
+        token_ms: For each token that looks back at few.
+    """
+
+    step_ms: float
+    token_ms: float
+
+
+Compute = Callable[[int], object]
+"""Computes one step of so many rows."""
+
+
+def step_cost(compute: Compute, clock: Callable[[], float] = time.perf_counter) -> StepCost:
+    """Measure a step of few and one of many rows."""
+    few, many = _fastest(compute, _FEW, clock), _fastest(compute, _MANY, clock)
+    token = max(many - few, 0.0) / (_MANY - _FEW)
+    return StepCost(step_ms=1e3 * max(few - token * _FEW, 0.0), token_ms=1e3 * token)
+
+
+def choose_threads(
+    most: int,
+    set_threads: Callable[[int], None],
+    compute: Compute,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """Try all threads, then half as many and so on while that is faster; return the best number.
+
+    A small model has too little work in a step for many cores to share. The number that is returned
+    is set.
+    """
+    best, fastest = most, _with(most, set_threads, compute, clock)
+    while best > 1:
+        fewer = best // 2
+        seconds = _with(fewer, set_threads, compute, clock)
+        if seconds > _GAIN * fastest:
+            break
+        best, fastest = fewer, seconds
+    set_threads(best)
+    return best
+
+
+def _with(
+    threads: int,
+    set_threads: Callable[[int], None],
+    compute: Compute,
+    clock: Callable[[], float],
+) -> float:
+    set_threads(threads)
+    compute(_MANY)  # new threads start
+    return _fastest(compute, _MANY, clock)
+
+
+def _fastest(compute: Compute, rows: int, clock: Callable[[], float]) -> float:
+    seconds = []
+    for _ in range(_TRIES):
+        begun = clock()
+        compute(rows)
+        seconds.append(clock() - begun)
+    return min(seconds)
