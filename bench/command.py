@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,6 +13,7 @@ from bench.machine import description
 from bench.process import Absent
 
 _T = TypeVar("_T")
+_SIGNALLED = 128  # added to the number of the signal that ended a process
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
@@ -57,13 +59,24 @@ def origin(name: str, *packages: str) -> dict[str, object]:
 def run(measurement: Coroutine[Any, Any, _T]) -> _T:
     """Run a measurement and return its result.
 
+    SIGTERM ends it, and with it the processes that it started.
+
     Raises:
-        SystemExit: A process that it needs does not run; says why.
+        SystemExit: A process that it needs does not run, which it tells; or it was ended.
     """
     try:
-        return asyncio.run(measurement)
+        return asyncio.run(_until_ended(measurement))
     except Absent as reason:
         raise SystemExit(f"a process of the measurement {reason}") from reason
+    except asyncio.CancelledError:
+        raise SystemExit(_SIGNALLED + signal.SIGTERM) from None
+
+
+async def _until_ended(measurement: Coroutine[Any, Any, _T]) -> _T:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await measurement
 
 
 def deliver(

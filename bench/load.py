@@ -17,19 +17,19 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.command import deliver, origin, run, serving_parser
-from bench.prompts import Prompt, from_file, questions, tokens_of
+from bench.prompts import Prompt, fresh, from_file, questions, tokens_of
 from bench.streams import Stream, follow
 from bench.target import add_target_flags, connected
 from bench.workload import Workload, bear
 from hocket.client import AsyncClient, GenerationOptions, Granularity
 
-_PROMPTS = 64
+_PROMPTS = 64  # of a given length; they come again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,29 +134,31 @@ def fixed_length(
     }
 
 
-async def _requests(client: AsyncClient, arguments: argparse.Namespace) -> list[Prompt]:
-    """Return what is sent in turn."""
+async def _prompts(client: AsyncClient, arguments: argparse.Namespace) -> Iterable[Prompt]:
+    """Return those of the file, those of the length asked for, or fresh ones without end."""
     if arguments.prompts:
-        prompts = from_file(arguments.prompts)
-    else:
-        tokens = await tokens_of(client, questions(_PROMPTS), arguments.prompt_tokens)
-        prompts = [Prompt(options={"token_ids": ids}) for ids in tokens]
-    granularity = Granularity(arguments.granularity)
-    asked = []
-    for prompt in prompts:
-        length = prompt.options.get("max_tokens") or arguments.max_tokens
-        options = fixed_length(prompt.options, length, granularity)
-        if not arguments.ignore_eos:
-            options |= {"min_tokens": 0, "ignore_eos": False}
-        asked.append(Prompt(text=prompt.text, options=options))
-    return asked
+        return from_file(arguments.prompts)
+    if arguments.prompt_tokens is None:
+        return (Prompt(text=text, options={}) for text in fresh())
+    tokens = await tokens_of(client, questions(_PROMPTS), arguments.prompt_tokens)
+    return [Prompt(options={"token_ids": ids}) for ids in tokens]
+
+
+def _request(prompt: Prompt, arguments: argparse.Namespace) -> Prompt:
+    """Return what is sent for a prompt."""
+    length = prompt.options.get("max_tokens") or arguments.max_tokens
+    options = fixed_length(prompt.options, length, Granularity(arguments.granularity))
+    if not arguments.ignore_eos:
+        options |= {"min_tokens": 0, "ignore_eos": False}
+    return Prompt(text=prompt.text, options=options)
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Send the load that the arguments describe and return what came of it."""
     async with connected(arguments) as clients:
+        prompts = await _prompts(clients[0], arguments)
         load_ = Workload(
-            requests=await _requests(clients[0], arguments),
+            requests=(_request(prompt, arguments) for prompt in prompts),
             streams=arguments.streams,
             rate=arguments.rate,
             seed=arguments.seed,

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.arrivals import poisson
@@ -19,7 +19,8 @@ class Workload:
     """What is sent, and for how long.
 
     Attributes:
-        requests: Sent in turn, from the first again as often as need be; at least one.
+        requests: Sent in turn, from the first again as often as need be; at least one, or without
+            end.
         streams: Requests in progress at any time, each following on the last; None for an open
             loop.
         rate: Requests a second that are sent come what may; None for a closed loop.
@@ -29,7 +30,7 @@ class Workload:
         count: No more than this many requests are sent after the warm-up; None for no bound.
     """
 
-    requests: Sequence[Prompt]
+    requests: Iterable[Prompt]
     streams: int | None = None
     rate: float | None = None
     seed: int = 0

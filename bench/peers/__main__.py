@@ -9,7 +9,6 @@ error, a Markdown table to standard output, everything that was measured into th
 
 import argparse
 import asyncio
-import signal
 from collections.abc import Callable
 
 from bench.command import deliver, origin, run, serving_parser
@@ -35,13 +34,7 @@ USUAL = ["hocket", "hocket-bfloat16", "hocket-torch", *PEERS]
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """Start the sides, let them take their turns, and return the result.
-
-    SIGTERM ends it, and with it the processes of all sides.
-    """
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    """Start the sides, let them take their turns, and return the result."""
     sides = [
         PEERS[name]() if name in PEERS else hocket_peer.Hocket(name, arguments.set)
         for name in arguments.sides
