@@ -18,7 +18,7 @@ class DraftingRunner(ScriptedRunner):
 
     def __init__(self, *, straying: int = 8, **limits) -> None:
         """Stray once in so many tokens."""
-        super().__init__(can_verify_drafts=True, **limits)
+        super().__init__(is_slicing_exact=True, **limits)
         self.straying = straying
         self.drafted: list[tuple[int, ...]] = []
 

@@ -28,6 +28,7 @@ class Crank:
             EngineConfig(**config),
             lambda: self.now,
             on_fault=self.faults.append,
+            on_setback=self.faults.append,
         )
         self.outputs: dict[str, list[RequestOutput]] = {}
         self.statistics = None

@@ -50,7 +50,7 @@ def test_no_text_depends_on_what_is_kept(
         num_saved_blocks=saved,
         num_prefix_chunks=chunks,
         prefix_chunk_tokens=chunk_tokens,
-        is_decode_exact=is_exact,
+        is_slicing_exact=is_exact,
     )
     crank = Crank(runner, max_num_seqs=3, max_step_tokens=step_tokens)
     texts = {str(index): f"{start}{end}x" for index, (start, end) in enumerate(prompts)}
@@ -107,7 +107,7 @@ def test_choices_that_start_later_find_the_prompt():
 @pytest.mark.parametrize("is_exact", [False, True])
 def test_an_answer_is_a_prefix_too_where_it_is_the_same_to_the_bit(is_exact):
     """As it is in the next turn of a conversation."""
-    crank = Crank(ScriptedRunner(num_prefix_chunks=64, is_decode_exact=is_exact))
+    crank = Crank(ScriptedRunner(num_prefix_chunks=64, is_slicing_exact=is_exact))
     crank.run(submit("first", PROMPT, max_tokens=16))
     answer = crank.text("first")
     crank.run(submit("second", PROMPT + answer + " And?"))
@@ -119,7 +119,7 @@ def test_an_answer_is_a_prefix_too_where_it_is_the_same_to_the_bit(is_exact):
 def test_what_was_put_aside_finds_its_own_again(is_exact):
     """Its prompt, and what it wrote where that is the same to the bit."""
     runner = ScriptedRunner(
-        num_blocks=14, num_saved_blocks=0, num_prefix_chunks=64, is_decode_exact=is_exact
+        num_blocks=14, num_saved_blocks=0, num_prefix_chunks=64, is_slicing_exact=is_exact
     )
     crank = Crank(runner)
     names = [f"n{index}" for index in range(6)]
@@ -205,3 +205,33 @@ def test_no_token_is_kept_twice():
     crank = Crank(Counting(num_prefix_chunks=9))
     crank.run(*(submit(f"{number:02}", f"{number:02}" * 8) for number in range(16)))
     assert 0 < crank.runner.kept <= computed(crank)
+
+
+def test_callers_of_different_names_share_nothing():
+    """Else each could ask of a text whether the other had sent it."""
+    crank = Crank()
+    for name, owner in [("a1", "a"), ("b1", "b"), ("a2", "a"), ("nobody", "")]:
+        crank.run(submit(name, PROMPT, owner=owner))
+    assert [cached(crank, name) for name in ("a1", "b1", "a2", "nobody")] == [0, 0, 20, 0]
+
+
+def test_copies_are_part_of_what_a_step_may_do():
+    """Newcomers whose prompts are known come in one after the other while streams are written."""
+    runner = ScriptedRunner(
+        num_blocks=4_096,
+        num_prefix_chunks=1_024,
+        step_ms=2.0,
+        token_ms=1.0,
+        max_context_tokens=4_096,
+    )
+    crank = Crank(runner, max_num_seqs=32, max_step_tokens=512, max_step_ms=20.0)
+    prompt = "p" * 2_000
+    crank.run(submit("first", prompt, max_tokens=1))
+    crank.step(*(submit(f"s{number}", "a", max_tokens=99) for number in range(16)))
+    crank.step()
+    before = crank.statistics.prefix_hit_tokens
+    crank.step(*(submit(f"n{number}", prompt, max_tokens=1) for number in range(16)))
+    first = crank.statistics.prefix_hit_tokens - before
+    assert 0 < first < 16 * 1_900
+    crank.run()
+    assert crank.statistics.prefix_hit_tokens - before >= 16 * 1_900

@@ -108,3 +108,17 @@ def test_a_prefix_longer_than_the_store_is_kept_as_far_as_it_goes():
     assert len(index.find(list(range(10)), 10)) == 3
     assert index.find([9, 9], 2) == []
     assert index.add(list(range(10)), 10).slots == ()
+
+
+@given(
+    slots=st.integers(1, 8),
+    texts=st.lists(st.tuples(st.sampled_from(["", "a", "b", "ab"]), TEXTS), max_size=30),
+)
+def test_nothing_is_found_that_another_brought(slots, texts):
+    """Not by the same text, not by a name that begins like the other's."""
+    index, owners = PrefixIndex(num_slots=slots, chunk_tokens=2), {}
+    for owner, text in texts:
+        assert all(owners[slot] == owner for slot in index.find(text, len(text), owner=owner))
+        for slot in index.add(text, len(text), owner=owner).slots:
+            owners[slot] = owner
+        index.check_integrity()

@@ -68,15 +68,23 @@ asked = st.fixed_dictionaries(
     blocks=st.integers(16, 60),
     saved=st.sampled_from([0, 3, 40]),
     straying=st.integers(2, 40),
+    chunks=st.sampled_from([0, 4, 64]),
+    chunk_tokens=st.sampled_from([1, 2, 4, 8]),
 )
 def test_what_readers_see_is_the_same(
-    requests, arrivals, up_to, room, seqs, blocks, saved, straying
+    requests, arrivals, up_to, room, seqs, blocks, saved, straying, chunks, chunk_tokens
 ):
-    """For any requests in any company, in a cache of any size; and no step is overfull."""
+    """For any requests in any company, in caches of any size; and no step is overfull."""
     names = [str(index) for index in range(len(requests))]
     seen, statistics, budget = [], [], seqs + room
     for speculate_up_to in (0, up_to):
-        runner = DraftingRunner(num_blocks=blocks, num_saved_blocks=saved, straying=straying)
+        runner = DraftingRunner(
+            num_blocks=blocks,
+            num_saved_blocks=saved,
+            straying=straying,
+            num_prefix_chunks=chunks if speculate_up_to else 0,
+            prefix_chunk_tokens=chunk_tokens,
+        )
         crank = Crank(
             runner,
             max_num_seqs=seqs,
@@ -103,6 +111,18 @@ def test_what_readers_see_is_the_same(
     assert with_drafts.accepted_tokens <= with_drafts.draft_tokens
     if without.preemptions == with_drafts.preemptions == 0:
         assert with_drafts.decode_tokens == without.decode_tokens
+
+
+def test_what_was_drafted_is_kept_for_the_next_turn():
+    """Right drafts complete chunks like any other tokens."""
+    runner = DraftingRunner(straying=1 << 40, num_prefix_chunks=64, prefix_chunk_tokens=4)
+    crank = Crank(runner, speculate_up_to=4)
+    crank.run(submit("a", ROUND, max_tokens=40))
+    assert crank.statistics.accepted_tokens > 20
+    turn = ROUND + crank.text("a")
+    crank.run(submit("b", turn + "?", max_tokens=1))
+    told = crank.last("b").finished.cached_tokens
+    assert told == (len(turn) - 1) // 4 * 4  # the last token was never read back
 
 
 def test_a_text_that_repeats_takes_few_steps():
@@ -164,7 +184,7 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
     """Where there are not so many, drafts fill what a sequence has, and take nothing."""
     sequence = sequence_of(known)
     held = -(-known // 8)
-    limits = ScriptedRunner(num_blocks=held + free, can_verify_drafts=True).limits
+    limits = ScriptedRunner(num_blocks=held + free, is_slicing_exact=True).limits
     pool = BlockPool(held + free)
     pool.extend(sequence.table, held)
     speculation = Speculation(limits, EngineConfig(speculate_up_to=4), pool)
@@ -181,7 +201,7 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
 
 def test_a_fault_that_a_draft_brings_is_nobodys_failure():
     """`RAI` is followed by the prompt's `SE` in the draft, though the text is another one."""
-    runner = ScriptedRunner(lambda _: b"RAIN and RAIN and RAIN.", can_verify_drafts=True)
+    runner = ScriptedRunner(lambda _: b"RAIN and RAIN and RAIN.", is_slicing_exact=True)
     crank = Crank(runner, speculate_up_to=4)
     crank.run(submit("a", "AISE"), submit("b", "AISE"))
     assert crank.faults

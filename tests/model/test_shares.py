@@ -1,5 +1,7 @@
 """Shares of the machine: equal, and never more than there is."""
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +16,19 @@ from hocket.server.model.shares import physical_cores, share_of
     threads=st.integers(0, 256),
     cache=st.integers(64, 4_096),
     saved=st.integers(0, 4_096),
+    prefixes=st.integers(0, 4_096),
 )
-def test_the_shares_of_all_workers_fit_the_machine(workers, threads, cache, saved):
+def test_the_shares_of_all_workers_fit_the_machine(workers, threads, cache, saved, prefixes):
     """Memory is never exceeded; threads only where there are more workers than threads."""
-    config = RunnerConfig(num_threads=threads, kv_cache_mib=cache, saved_kv_mib=saved)
+    config = RunnerConfig(
+        num_threads=threads, kv_cache_mib=cache, saved_kv_mib=saved, prefix_cache_mib=prefixes
+    )
     share = share_of(config, workers)
-    assert 0 < share.kv_cache_mib * workers <= cache
-    assert share.saved_kv_mib * workers <= saved
+    assert share.kv_cache_mib > 0
+    memory = [field.name for field in fields(config) if field.name.endswith("_mib")]
+    assert len(memory) == 3
+    for name in memory:
+        assert getattr(share, name) * workers <= getattr(config, name)
     if workers > 1:
         assert share.num_threads >= 1
         most = max(threads or physical_cores(), workers)

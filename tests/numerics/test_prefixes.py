@@ -68,7 +68,7 @@ def check_that_no_bit_changes(runner: TorchRunner, *, in_tokens_alone: bool = Fa
         if spread == 8:  # the earlier ones are done when they are looked for
             assert found["same"] == (len(SHARED) - 1) // chunk * chunk
             theirs = len(prompts["turncut64"]) - 1
-            if not runner.limits.is_decode_exact:
+            if not runner.limits.is_slicing_exact:
                 theirs = len(prompts["cut64"])
             assert found["turncut64"] == theirs // chunk * chunk
         if size < 64:  # fewer and larger blocks let nobody start who would be put aside
@@ -86,7 +86,7 @@ def test_on_torch_no_bit_changes(name, dtype, block_size):
         prefix_cache_mib=8,
     )  # fmt: skip
     runner = TorchRunner(StateDictCheckpoint(make_model(name)), config)
-    assert not runner.limits.is_decode_exact
+    assert not runner.limits.is_slicing_exact
     check_that_no_bit_changes(runner, in_tokens_alone=dtype == "float32")
 
 
@@ -94,7 +94,7 @@ def test_on_torch_no_bit_changes(name, dtype, block_size):
 def test_chunks_come_back_as_they_were(block_size):
     """At every place of a block, whatever lay in the target; what lies around them stays."""
     size = {"num_layers": 2, "num_blocks": 6, "num_kv_heads": 3, "head_dim": 4}
-    cache = KVCache(**size, block_size=block_size, dtype=torch.float32)
+    cache = KVCache(**size, block_size=block_size, dtype=torch.float32, device=torch.device("cpu"))
     tokens = chunk_tokens(block_size)
     per_block = block_size // tokens
     count = 2 * per_block - 1

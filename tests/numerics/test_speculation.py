@@ -100,7 +100,7 @@ def test_drafts_and_preemption_change_no_bit(number, saved, library):
 @pytest.mark.parametrize("number", ["float32", "bfloat16"])
 def test_torch_alone_promises_no_exact_drafts(number):
     runner = _runner("llama", None, number)
-    assert not runner.limits.can_verify_drafts
+    assert not runner.limits.is_slicing_exact
     assert _write(runner, _prompts(), SAMPLINGS["greedy"], 4).draft_tokens == 0
 
 

@@ -88,7 +88,8 @@ async def test_unauthenticated_and_forbidden(tmp_path):
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("user-t", "op-t")}
     keys.write_text(f"a user {digests['user-t']}\nb operator {digests['op-t']}\n")
     settings = loopback_settings(access={"keys_file": str(keys)}, listener={"control": True})
-    async with serving(settings=settings) as app:
+    model = ScriptedModel(runner=ScriptedRunner(num_prefix_chunks=64))
+    async with serving(model, settings) as app:
 
         def client(token):
             return AsyncClient(app.address, token=token)
@@ -100,7 +101,11 @@ async def test_unauthenticated_and_forbidden(tmp_path):
                 assert caught.value.reason == "TOKEN_INVALID"
             assert (await nobody.check_health()).value == "serving"
         async with client("user-t") as user, client("op-t") as operator:
-            assert (await user.generate("hi")).text == echo(b"hi").decode()
+            prompt = "a prompt of some length that both send"
+            for one, cached in [(user, False), (operator, False), (user, True)]:
+                answer = await one.generate(prompt)
+                assert answer.text == echo(prompt.encode()).decode()
+                assert (answer.usage.cached_tokens > 0) is cached
             with pytest.raises(Forbidden) as caught:
                 await user.abort("x")
             assert caught.value.reason == "OPERATION_FORBIDDEN"

@@ -4,6 +4,7 @@ Loop thread.
 """
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 _WARM_UP_TEXT = "Once upon a time"
 _SPINS = "2000"  # some microseconds
+_SETBACK_SECONDS = 60.0
 _WARM_UP_TOKENS = 2  # the first comes of a prefill, the second of a decode
 
 Report = Callable[[str, float | None], None]
@@ -127,7 +129,14 @@ async def build_engine(
     runners += [await loop.run_in_executor(each, loaded.runner.sibling) for each in others]
     cores = tuple(
         WatchedCore(
-            EngineCore(runner, loaded.tokenizer, engine, clock, on_fault=_log_fault),
+            EngineCore(
+                runner,
+                loaded.tokenizer,
+                engine,
+                clock,
+                on_fault=_log_fault,
+                on_setback=Setbacks(clock),
+            ),
             observe_step=observe_step,
             clock=clock,
         )
@@ -186,5 +195,23 @@ async def warm_up(engine: BuiltEngine, clock: Callable[[], float]) -> None:
 
 
 def _log_fault(error: Exception) -> None:
-    """Log what cost one sequence its life. Engine thread."""
-    _log.error("a generation failed", exc_info=error)
+    """Log what may have cost one sequence its life. Engine thread."""
+    _log.error("a fault in the engine", exc_info=error)
+
+
+class Setbacks:
+    """Logs what cost nobody anything but time: once a minute at most. Engine thread."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next = -math.inf
+        self._untold = 0
+
+    def __call__(self, error: Exception) -> None:
+        """Log an exception, or count it for the next time."""
+        now = self._clock()
+        if now < self._next:
+            self._untold += 1
+            return
+        _log.warning("a copy of the cache failed", error=repr(error), others=self._untold)
+        self._next, self._untold = now + _SETBACK_SECONDS, 0

@@ -30,14 +30,13 @@ class ModelLimits:
         num_saved_blocks: Blocks that the store beside them can keep.
         prefix_chunk_tokens: Tokens in a chunk of the prefix cache; divides `block_size`.
         num_prefix_chunks: Chunks that the prefix cache can keep; 0 turns it off.
-        is_decode_exact: Whether a token leaves the same bits in the cache whether it was prefilled
-            or decoded, so that written tokens may become another sequence's prefix.
+        is_slicing_exact: Whether a token leaves the same bits in the cache, and the same logits,
+            however its sequence is cut into slices: then drafts may be verified in one, and written
+            tokens become another sequence's prefix.
         step_ms: What a step takes, whatever is in it, in milliseconds.
         token_ms: What each token adds that looks back at few; 0 where that is not known.
         key_cost: What looking back at one token costs a token of a prompt, as a share of what it
             costs without looking back; 0 where that is not known.
-        can_verify_drafts: Whether written tokens come out bit for bit the same in one slice as one
-            by one, so that drafts change no text.
     """
 
     max_context_tokens: int
@@ -47,11 +46,10 @@ class ModelLimits:
     num_saved_blocks: int = 0
     prefix_chunk_tokens: int = 0
     num_prefix_chunks: int = 0
-    is_decode_exact: bool = False
+    is_slicing_exact: bool = False
     step_ms: float = 0.0
     token_ms: float = 0.0
     key_cost: float = 0.0
-    can_verify_drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

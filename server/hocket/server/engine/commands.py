@@ -33,6 +33,7 @@ class Submit:
 
     Attributes:
         request_id: Unique among the requests in progress.
+        owner: Who asks: prefixes are shared by the requests of one owner alone.
         prompt_token_ids: At least one; fits the model's context with room for one more.
         sampling: How tokens are drawn; choice `i` draws from a stream of its own.
         stopping: When each choice ends.
@@ -56,6 +57,7 @@ class Submit:
     priority: int = 0
     arrived: float = 0.0
     deadline: float | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

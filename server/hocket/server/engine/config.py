@@ -12,8 +12,9 @@ class EngineConfig:
 
     Attributes:
         workers: Engines that compute side by side with the same weights, each with a thread of its
-            own and an equal part of `runner.num_threads`, `runner.kv_cache_mib` and
-            `runner.saved_kv_mib`; a sequence cannot outgrow the cache of its worker. The bounds of
+            own and an equal part of `runner.num_threads`, `runner.kv_cache_mib`,
+            `runner.saved_kv_mib` and `runner.prefix_cache_mib`; each finds only the prefixes that
+            it computed itself, and a sequence cannot outgrow the cache of its worker. The bounds of
             a step hold for each. More than one pays where a step cannot keep all cores busy.
         max_num_seqs: Most sequences in the batch.
         max_step_tokens: Most tokens that a step computes; those of a prompt count for more the

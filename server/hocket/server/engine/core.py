@@ -46,6 +46,7 @@ class EngineCore:
         clock: Callable[[], float],
         *,
         on_fault: Callable[[Exception], None] = lambda _: None,
+        on_setback: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """Make an engine.
 
@@ -54,7 +55,8 @@ class EngineCore:
             tokenizer: Its tokenizer.
             config: Bounds of a step.
             clock: Seconds of a monotonic clock; the one that `Submit.deadline` was read from.
-            on_fault: Told of exceptions that cost one sequence its life, for the log.
+            on_fault: Told of exceptions that may cost a sequence its life, for the log.
+            on_setback: Told of those that cost nobody anything but time.
         """
         self._runner = runner
         self._tokenizer = tokenizer
@@ -63,7 +65,7 @@ class EngineCore:
         self._max_context = min(
             runner.limits.max_context_tokens, runner.limits.num_blocks * runner.limits.block_size
         )
-        self._scheduler = Scheduler(runner, config, on_fault)
+        self._scheduler = Scheduler(runner, config, on_setback)
         self._isolation = Isolation(runner, self._scheduler.pool, _canary(tokenizer), on_fault)
         self._requests: dict[str, Request] = {}
         self._outputs: list[RequestOutput] = []

@@ -16,18 +16,18 @@ from hocket.server.engine.sequence import Sequence
 class PrefixCache:
     """Prefixes of all sequences of one model."""
 
-    def __init__(self, runner: ModelRunner, on_fault: Callable[[Exception], None]) -> None:
+    def __init__(self, runner: ModelRunner, on_setback: Callable[[Exception], None]) -> None:
         """Make an empty one.
 
         Args:
             runner: Who copies; its limits say how much there is room for.
-            on_fault: Told of copies that failed, for the log.
+            on_setback: Told of copies that failed, for the log.
         """
         limits = runner.limits
         self._runner = runner
-        self._on_fault = on_fault
+        self._on_setback = on_setback
         self._chunk_tokens = limits.prefix_chunk_tokens
-        self._is_decode_exact = limits.is_decode_exact
+        self._is_slicing_exact = limits.is_slicing_exact
         self.index = PrefixIndex(
             num_slots=limits.num_prefix_chunks, chunk_tokens=limits.prefix_chunk_tokens
         )
@@ -43,7 +43,7 @@ class PrefixCache:
         if not self._is_open_to(sequence):
             return []
         most = self._shareable(sequence, len(sequence.token_ids) - 1)
-        return self.index.find(sequence.token_ids, most)
+        return self.index.find(sequence.token_ids, most, owner=sequence.owner)
 
     def tokens_in(self, slots: Some[int]) -> int:
         """Return how many tokens slots hold."""
@@ -59,7 +59,7 @@ class PrefixCache:
         try:
             self._runner.load_chunks(self._chunks(sequence, 0, slots))
         except Exception as error:  # noqa: BLE001 - it computes them itself
-            self._on_fault(error)
+            self._on_setback(error)
             self.index.drop(slots)
             return
         sequence.num_computed = self.tokens_in(slots)
@@ -77,13 +77,13 @@ class PrefixCache:
         begin = self._shareable(sequence, sequence.num_computed - count) // self._chunk_tokens
         if begin == limit // self._chunk_tokens:
             return
-        added = self.index.add(sequence.token_ids, limit, known=begin)
+        added = self.index.add(sequence.token_ids, limit, known=begin, owner=sequence.owner)
         if not added.slots:
             return
         try:
             self._runner.keep_chunks(self._chunks(sequence, added.first, added.slots))
         except Exception as error:  # noqa: BLE001 - others compute them again
-            self._on_fault(error)
+            self._on_setback(error)
             self.index.drop(added.slots)
 
     def _is_open_to(self, sequence: Sequence) -> bool:
@@ -95,7 +95,7 @@ class PrefixCache:
 
     def _shareable(self, sequence: Sequence, count: int) -> int:
         """Return how many of the first tokens are the same for all, computed by whomever."""
-        return count if self._is_decode_exact else min(count, sequence.prompt_length)
+        return count if self._is_slicing_exact else min(count, sequence.prompt_length)
 
     def _chunks(self, sequence: Sequence, first: int, slots: Some[int]) -> PrefixChunks:
         return PrefixChunks(

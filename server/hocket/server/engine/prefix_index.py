@@ -1,8 +1,8 @@
 """Which prefixes are kept, and where: a trie of chunks that forgets what was used longest ago.
 
 Engine thread; slot numbers only, no tensors. A chunk is a fixed number of consecutive tokens, known
-by all tokens from position 0 on: the path through the trie compares every one of them, so that no
-prefix is ever taken for another.
+by its owner and all tokens from position 0 on: the path through the trie compares every one of
+them, so that no prefix is ever taken for another, nor given to another.
 
 Whoever uses a chunk uses all before it too, and these count as used after it. So the chunk that was
 used longest ago never has another behind it, and to forget it leaves no gap.
@@ -58,16 +58,18 @@ class PrefixIndex:
         """Slots that hold a chunk."""
         return len(self._nodes)
 
-    def find(self, token_ids: Sequence[int], limit: int) -> list[int]:
-        """Return the slots of the longest kept prefix of at most `limit` tokens."""
-        return [node.slot for node in self._walk(token_ids, limit)]
+    def find(self, token_ids: Sequence[int], limit: int, *, owner: str = "") -> list[int]:
+        """Return the slots of the longest prefix of at most `limit` tokens, kept for an owner."""
+        return [node.slot for node in self._walk(token_ids, limit, owner)]
 
     def touch(self, slots: Sequence[int]) -> None:
         """Note that a prefix is used: all its slots, as `find` returned them."""
         for slot in reversed(slots):
             self._nodes.move_to_end(slot)
 
-    def add(self, token_ids: Sequence[int], limit: int, *, known: int = 0) -> Addition:
+    def add(
+        self, token_ids: Sequence[int], limit: int, *, known: int = 0, owner: str = ""
+    ) -> Addition:
         """Keep the whole chunks among the first `limit` tokens, as many as find a slot.
 
         Slots are free ones first, then those of the chunks used longest ago, but none of this very
@@ -77,8 +79,9 @@ class PrefixIndex:
             token_ids: All of a sequence's tokens.
             limit: How many of them may be kept.
             known: The first chunks were kept already; if some were forgotten since, none is added.
+            owner: Whose they are.
         """
-        path = self._walk(token_ids, limit)
+        path = self._walk(token_ids, limit, owner)
         first, wanted = len(path), limit // self._chunk_tokens - len(path)
         if first < known:
             return Addition(first, ())
@@ -88,7 +91,7 @@ class PrefixIndex:
         parent = path[-1] if path else self._root
         added: list[_Node] = []
         for index in range(first, first + min(wanted, len(self._free))):
-            tokens = self._key(token_ids, index)
+            tokens = self._key(token_ids, index, owner)
             node = _Node(self._free.pop(), tokens, parent)
             parent.children[tokens] = node
             added.append(node)
@@ -125,20 +128,23 @@ class PrefixIndex:
         if known != len(self._nodes):
             raise AssertionError("a slot holds a prefix that cannot be found. This is a bug.")
 
-    def _walk(self, token_ids: Sequence[int], limit: int) -> list[_Node]:
+    def _walk(self, token_ids: Sequence[int], limit: int, owner: str) -> list[_Node]:
         path: list[_Node] = []
         node = self._root
         for index in range(limit // self._chunk_tokens):
-            child = node.children.get(self._key(token_ids, index)) if node.children else None
+            if not node.children:
+                break
+            child = node.children.get(self._key(token_ids, index, owner))
             if child is None:
                 break
             path.append(child)
             node = child
         return path
 
-    def _key(self, token_ids: Sequence[int], index: int) -> bytes:
+    def _key(self, token_ids: Sequence[int], index: int, owner: str) -> bytes:
         begin = index * self._chunk_tokens
-        return array("q", token_ids[begin : begin + self._chunk_tokens]).tobytes()
+        tokens = array("q", token_ids[begin : begin + self._chunk_tokens]).tobytes()
+        return tokens if index else tokens + owner.encode()
 
     def _remove(self, node: _Node) -> None:
         """Free a chunk and all behind it."""

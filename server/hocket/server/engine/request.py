@@ -89,6 +89,7 @@ class Request:
             Sequence(
                 sequence_id=next(sequence_ids),
                 request_id=submit.request_id,
+                owner=submit.owner,
                 choice_index=index,
                 priority=rank,
                 seed=choice_seed(submit.sampling.seed, index),

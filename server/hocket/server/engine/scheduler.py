@@ -26,6 +26,10 @@ from hocket.server.engine.prefix_cache import PrefixCache
 from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.speculation import Speculation
 
+# What copying a token from the prefix cache costs, as a share of computing it. Measured for a small
+# model, 3 of 330 microseconds; for larger ones it is less.
+COPY_COST = 1 / 64
+
 # Steps of waiting that make up for one unit of priority.
 PRIORITY_STEPS = 100
 
@@ -102,19 +106,19 @@ class Scheduler:
         self,
         runner: ModelRunner,
         config: EngineConfig,
-        on_fault: Callable[[Exception], None] = lambda _: None,
+        on_setback: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """Make a scheduler.
 
         Args:
             runner: Whose blocks are given away.
             config: Bounds of a step.
-            on_fault: Told of what went wrong but cost nobody anything, for the log.
+            on_setback: Told of what went wrong but cost nobody anything, for the log.
         """
         limits = runner.limits
         self._runner = runner
         self._config = config
-        self._on_fault = on_fault
+        self._on_setback = on_setback
         self._steps = 0
         self._block_size = limits.block_size
         self._pace = Pace(limits, config)
@@ -122,7 +126,7 @@ class Scheduler:
         self._saved_capacity = limits.num_saved_blocks
         self.pool = BlockPool(limits.num_blocks)
         self._speculation = Speculation(limits, config, self.pool)
-        self.prefixes = PrefixCache(runner, on_fault)
+        self.prefixes = PrefixCache(runner, on_setback)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.saved_blocks = 0
@@ -204,6 +208,7 @@ class Scheduler:
             self.pool.extend(sequence.table, needed - len(sequence.table))
             self.prefixes.load(sequence, prefix)
             plan.add(sequence, count)
+            plan.budget -= COPY_COST * skipped
 
     def _start(self, sequence: Sequence) -> None:
         sequence.place = Place.RUNNING
@@ -242,7 +247,7 @@ class Scheduler:
         try:
             self._runner.save_blocks(sequence.sequence_id, sequence.table.blocks[:held])
         except Exception as error:  # noqa: BLE001 - a copy only saves time
-            self._on_fault(error)
+            self._on_setback(error)
             return False
         sequence.num_saved = held
         self.saved_blocks += held
@@ -252,7 +257,7 @@ class Scheduler:
         try:
             self._runner.load_blocks(sequence.sequence_id, sequence.table.blocks)
         except Exception as error:  # noqa: BLE001 - the same: it computes them again
-            self._on_fault(error)
+            self._on_setback(error)
             sequence.num_computed = 0
             with suppress(Exception):  # the copy may be gone or not
                 self._runner.drop_saved(sequence.sequence_id)

@@ -32,6 +32,7 @@ class Sequence:
     Attributes:
         sequence_id: Unique in the process; grows with arrival.
         request_id: Whose choice it is.
+        owner: Who asked for it.
         choice_index: Which choice.
         priority: Lower runs first; equal ones in the order of their ids.
         seed: Fixes its random draws, together with their positions.
@@ -60,6 +61,7 @@ class Sequence:
     token_ids: list[int]
     prompt_length: int
     assembly: TextAssembly
+    owner: str = ""
     place: Place = Place.WAITING
     num_computed: int = 0
     num_saved: int = 0

@@ -31,7 +31,7 @@ class Speculation:
             pool: Where blocks for drafts come from.
         """
         self._pool = pool
-        self._most_sequences = config.speculate_up_to if limits.can_verify_drafts else 0
+        self._most_sequences = config.speculate_up_to if limits.is_slicing_exact else 0
         self._block_size = limits.block_size
         self._max_context = min(limits.max_context_tokens, limits.num_blocks * limits.block_size)
 

@@ -62,8 +62,8 @@ class Choice:
         return "native" if self.library is not None else "torch"
 
     @property
-    def is_decode_exact(self) -> bool:
-        """Whether decoded tokens leave the same bits in the cache as prefilled ones."""
+    def is_slicing_exact(self) -> bool:
+        """Whether results do not hang on how a sequence is cut into slices; see `ModelLimits`."""
         return self.library is not None
 
     def read(self, checkpoint: Checkpoint, max_positions: int) -> Weights:
@@ -149,6 +149,8 @@ def _library(
     Raises:
         StartupError: They are wanted by name and cannot.
     """
+    if config.kernels == "native" and config.dtype == "float32":
+        raise StartupError("runner.kernels is native, which does not compute in float32")
     if config.kernels == "torch" or config.dtype == "float32":
         return None
     can = is_supported(checkpoint.config, config.block_size_tokens)

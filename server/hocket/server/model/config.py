@@ -49,8 +49,10 @@ class RunnerConfig:
         kv_cache_mib: Memory for the KV cache of running sequences, in MiB.
         saved_kv_mib: Memory for the KV blocks of preempted sequences, in MiB; 0 recomputes them.
         prefix_cache_mib: Memory for copies of computed tokens, in MiB, so that sequences that begin
-            with the same tokens need not compute them again; 0 turns it off.
-        num_threads: Threads that compute. 0: one for each physical core.
+            with the same tokens need not compute them again; 0 turns it off. Callers with
+            credentials of different names share nothing.
+        num_threads: Threads that compute. 0: one for each physical core, or fewer where a trial at
+            start shows that these are faster; several workers share the cores without a trial.
         max_context_tokens: Most tokens of a sequence, prompt and completion. 0: the model's own
             bound.
     """

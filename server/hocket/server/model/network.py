@@ -26,8 +26,8 @@ class Forward:
 class Network(Protocol):
     """A decoder's weights and arithmetic; a row's result depends on its own sequence alone.
 
-    The thread that computes with it is the only one. Others may share the weights, in networks of
-    their own.
+    Several threads may compute at once, each on a cache of its own, if each got its network from
+    `Choice.network`.
     """
 
     @property
@@ -36,7 +36,7 @@ class Network(Protocol):
         ...
 
     def set_threads(self, count: int) -> None:
-        """Let so many threads compute from now on."""
+        """Let so many threads compute from now on; called by the thread that computes."""
         ...
 
     def forward(self, batch: Batch, cache: KVCache) -> Forward:

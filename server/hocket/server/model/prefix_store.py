@@ -41,7 +41,9 @@ class PrefixStore:
         # Whatever the numbers are, they are moved eight bytes at a time.
         blocks = cache.memory.view(-1, *shape).view(torch.int64)
         layers, _, heads, _, width = blocks.shape
-        self._slots = torch.empty((num_slots, layers, heads, width), dtype=torch.int64)
+        self._slots = torch.empty(
+            (num_slots, layers, heads, width), dtype=torch.int64, device=cache.device
+        )
         rows = max(1, _MOST_NUMBERS // (heads * width))
         self._parts = list(zip(blocks.split(rows), self._slots.split(rows, dim=1), strict=True))
 

@@ -103,9 +103,8 @@ class TorchRunner:
             num_prefix_chunks=(
                 config.prefix_cache_mib * _MEBI * size // (block_bytes * chunk_tokens(size))
             ),
-            is_decode_exact=self._choice.is_decode_exact,
+            is_slicing_exact=self._choice.is_slicing_exact,
             key_cost=_key_cost(model),
-            can_verify_drafts=self._choice.library is not None,
         )
         with torch.inference_mode():
             self._cache = KVCache(

@@ -5,16 +5,18 @@ task waits for its turn at such a moment. Timers of the loop are up to a millise
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 _SLEEP_SECONDS = 0.02  # 50 times a second: cheap, and often enough for a 99th percentile
 
 
-async def watch_lag(observe: Callable[[float], None]) -> NoReturn:
+async def watch_lag(
+    observe: Callable[[float], None], clock: Callable[[], float] = time.monotonic
+) -> NoReturn:
     """Tell of the loop's lateness in seconds, again and again, until cancelled."""
-    loop = asyncio.get_running_loop()
     while True:
-        due = loop.time() + _SLEEP_SECONDS
+        due = clock() + _SLEEP_SECONDS
         await asyncio.sleep(_SLEEP_SECONDS)
-        observe(max(0.0, loop.time() - due))
+        observe(max(0.0, clock() - due))

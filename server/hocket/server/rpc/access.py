@@ -20,7 +20,7 @@ from hocket.server.errors import ReaderTooSlow
 from hocket.server.rpc.boundary import end_call
 from hocket.server.rpc.handlers import Continuation, Handler, Stream, Unary, Writing, each, wrap
 from hocket.server.rpc.keys import Keys
-from hocket.server.rpc.record import CURRENT, AccessRecord, Observers
+from hocket.server.rpc.record import CURRENT, AccessRecord, Observers, current_record
 from hocket.server.rpc.status import Context
 from hocket.server.telemetry import RequestObserver, RequestRecord
 
@@ -181,7 +181,8 @@ def guard(keys: Keys) -> Callable[[str, Context], None]:
     """Return what refuses callers without the right credential."""
 
     def check(method: str, context: Context) -> None:
-        keys.check(method, _metadata(context, "authorization", is_checked=False) or None)
+        authorization = _metadata(context, "authorization", is_checked=False) or None
+        current_record(method).caller = keys.check(method, authorization)
 
     return check
 

@@ -92,6 +92,7 @@ class Generator:
         checked = check(
             request,
             model,
+            owner=record.caller,
             arrived=arrived,
             remaining=record.remaining_seconds(),
             max_message_bytes=self._max_message_bytes,

@@ -28,6 +28,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Key:
+    name: str
     role: Role
     digest: bytes
 
@@ -47,7 +48,7 @@ class Keys:
             found = _LINE.fullmatch(text)
             if found:
                 role = Role(found["role"])
-                self._keys.append(_Key(role, bytes.fromhex(found["digest"])))
+                self._keys.append(_Key(found["name"], role, bytes.fromhex(found["digest"])))
             elif text:
                 raise StartupError(f"line {number} of the keys file is not NAME ROLE SHA256")
 
@@ -69,8 +70,8 @@ class Keys:
             raise StartupError(f"the keys file {path} holds no key")
         return keys
 
-    def check(self, method: str, authorization: str | bytes | None) -> None:
-        """Return if a call may be made.
+    def check(self, method: str, authorization: str | bytes | None) -> str:
+        """Return who makes a call, if it may be made: its credential's name, or none.
 
         Args:
             method: Its full name, such as `/hocket.v1.TextService/Tokenize`.
@@ -81,14 +82,15 @@ class Keys:
             Forbidden: Its credential does not allow this method.
         """
         if not self._keys or method.startswith(_PUBLIC_PREFIX):
-            return
-        role = self._role_of(authorization)
-        if role is None:
+            return ""
+        key = self._key_of(authorization)
+        if key is None:
             raise Unauthenticated
-        if method.startswith(_OPERATOR_PREFIX) and role is not Role.OPERATOR:
+        if method.startswith(_OPERATOR_PREFIX) and key.role is not Role.OPERATOR:
             raise Forbidden
+        return key.name
 
-    def _role_of(self, authorization: str | bytes | None) -> Role | None:
+    def _key_of(self, authorization: str | bytes | None) -> "_Key | None":
         if authorization is None or len(authorization) > _MOST_TOKEN:
             return None
         raw = authorization.encode() if isinstance(authorization, str) else authorization
@@ -97,5 +99,5 @@ class Keys:
             return None
         digest = hashlib.sha256(token.strip()).digest()
         # Every key is compared, so that the time taken tells nothing.
-        matches = [key.role for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        matches = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
         return matches[0] if matches else None

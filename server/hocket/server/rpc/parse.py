@@ -40,6 +40,7 @@ class Checked:
     Attributes:
         request_id: Given or made.
         model: Who answers.
+        owner: Who asks.
         input: What is continued.
         sampling: How tokens are drawn.
         stopping: When the text ends; `max_tokens` holds only if `has_max_tokens`.
@@ -55,6 +56,7 @@ class Checked:
 
     request_id: str
     model: ServedModel
+    owner: str
     input: Input
     sampling: SamplingParams
     stopping: StoppingParams
@@ -102,6 +104,7 @@ class Checked:
         violations.raise_any()
         return Submit(
             request_id=self.request_id,
+            owner=self.owner,
             prompt_token_ids=token_ids,
             sampling=self.sampling,
             stopping=stopping,
@@ -140,6 +143,7 @@ def check(
     request: generation_pb2.GenerateRequest,
     model: ServedModel,
     *,
+    owner: str = "",
     arrived: float,
     remaining: float | None,
     max_message_bytes: int,
@@ -149,6 +153,7 @@ def check(
     Args:
         request: As it came.
         model: Who would answer.
+        owner: Who asks; empty where nobody needs a name.
         arrived: When it had been read, in seconds of the monotonic clock.
         remaining: Seconds until the call's own deadline; None without one.
         max_message_bytes: The longest message that can be sent.
@@ -185,6 +190,7 @@ def check(
     return Checked(
         request_id=request.request_id or secrets.token_hex(16),
         model=model,
+        owner=owner,
         input=parsed,
         sampling=sampling,
         stopping=stopping,

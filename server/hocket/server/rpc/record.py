@@ -29,6 +29,7 @@ class AccessRecord:
         arrived: When the call began, of that clock.
         deadline: When the call's own deadline passes, of that clock; None without one.
         peer: Names the caller's connection.
+        caller: The name of the caller's credential; empty where none is asked for.
         correlation_id: The id by which the caller knows the call; empty if it gave none.
         is_shared: Whether the call carries many generations, which have records of their own.
         is_by_token: Whether text is handed over as it is written, so that the loop sees when.
@@ -39,6 +40,7 @@ class AccessRecord:
     arrived: float = 0.0
     deadline: float | None = None
     peer: str = ""
+    caller: str = ""
     correlation_id: str = ""
     request_id: str = ""
     model: str = ""
@@ -67,6 +69,7 @@ class AccessRecord:
             clock=self.clock,
             deadline=self.deadline,
             peer=self.peer,
+            caller=self.caller,
             correlation_id=self.correlation_id,
             request_id=request_id,
         )

@@ -73,10 +73,9 @@ class ScriptedRunner:
         num_saved_blocks: int = 64,
         step_ms: float = 0.0,
         token_ms: float = 0.0,
-        can_verify_drafts: bool = False,
         prefix_chunk_tokens: int = 4,
         num_prefix_chunks: int = 0,
-        is_decode_exact: bool = True,
+        is_slicing_exact: bool = False,
         gate: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a runner; `gate` is called before each batch and may block or raise."""
@@ -90,10 +89,9 @@ class ScriptedRunner:
             num_saved_blocks=num_saved_blocks,
             step_ms=step_ms,
             token_ms=token_ms,
-            can_verify_drafts=can_verify_drafts,
             prefix_chunk_tokens=prefix_chunk_tokens,
             num_prefix_chunks=num_prefix_chunks,
-            is_decode_exact=is_decode_exact,
+            is_slicing_exact=is_slicing_exact,
         )
         self._blocks = [
             _Block([_NOTHING] * block_size, [_NOBODY] * block_size) for _ in range(num_blocks)
@@ -113,10 +111,9 @@ class ScriptedRunner:
             num_saved_blocks=limits.num_saved_blocks,
             step_ms=limits.step_ms,
             token_ms=limits.token_ms,
-            can_verify_drafts=limits.can_verify_drafts,
             prefix_chunk_tokens=limits.prefix_chunk_tokens,
             num_prefix_chunks=limits.num_prefix_chunks,
-            is_decode_exact=limits.is_decode_exact,
+            is_slicing_exact=limits.is_slicing_exact,
             gate=self._gate,
         )
 
