@@ -51,8 +51,9 @@ class RunnerConfig:
         prefix_cache_mib: Memory for copies of computed tokens, in MiB, so that sequences that begin
             with the same tokens need not compute them again; 0 turns it off. Callers with
             credentials of different names share nothing.
-        num_threads: Threads that compute. 0: one for each physical core, or fewer where a trial at
-            start shows that these are faster; several workers share the cores without a trial.
+        num_threads: Threads that compute. 0: one for each physical core, or fewer, down to four,
+            where a trial at start shows that these are faster; several workers share the cores
+            without a trial.
         max_context_tokens: Most tokens of a sequence, prompt and completion. 0: the model's own
             bound.
     """

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 _TRIES = 3  # the fastest counts: whatever disturbs makes a try slower
 _FEW, _MANY = 1, 64  # rows of the two steps whose times tell what a row adds
 _GAIN = 0.95  # fewer threads must be so much faster to be chosen
+# No fewer threads than this are tried. So many always pay, and where others happen to use the cores
+# of a small machine while a model is loaded, a trial would tell of them.
+_LEAST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +47,11 @@ def choose_threads(
     A small model has too little work in a step for many cores to share. The number that is returned
     is set.
     """
+    if most < 2 * _LEAST:
+        set_threads(most)
+        return most
     best, fastest = most, _with(most, set_threads, compute, clock)
-    while best > 1:
+    while best >= 2 * _LEAST:
         fewer = best // 2
         seconds = _with(fewer, set_threads, compute, clock)
         if seconds > _GAIN * fastest:
