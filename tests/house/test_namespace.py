@@ -1,6 +1,7 @@
 """Three roots share one namespace, and stay able to."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import zipfile
@@ -50,12 +51,16 @@ def test_the_base_install_is_small() -> None:
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
-    """What is shipped is every source file below the three roots, stubs included."""
+    """What is shipped is every source file below the three roots, stubs included.
+
+    `test_wheel.py` sees to the kernels that are compiled for it.
+    """
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         check=True, cwd=ROOT, capture_output=True,
+        env={**os.environ, "HATCH_BUILD_NO_HOOKS": "true"},  # noqa: TID251 - passed on
     )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob("*-py3-none-any.whl")
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {
         path.relative_to(ROOT / root).as_posix()

@@ -11,7 +11,7 @@ from hocket.server.model import choice
 from hocket.server.model.choice import choose
 from hocket.server.model.config import RunnerConfig
 from hocket.server.model.native import build as building
-from hocket.server.model.native import gate
+from hocket.server.model.native import compiler, gate
 from hocket.server.model.native.gate import GateResult, measure
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from numerics.tiny_models import StateDictCheckpoint, make_model
@@ -23,13 +23,19 @@ NEEDS_PROCESSOR = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _nothing_shipped(tmp_path, monkeypatch):
+    """Kernels are compiled and kept, as in a checkout, wherever the tests run."""
+    monkeypatch.setattr(building, "SHIPPED", tmp_path / "prebuilt")
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Compiled kernels, once."""
-    folder = tmp_path_factory.mktemp("kernels")
-    if building.build(folder) is None:
+    command = compiler.find()
+    if command is None:
         pytest.skip("there is no compiler")
-    return folder
+    return compiler.compile_kernels(command, tmp_path_factory.mktemp("kernels")).parent
 
 
 def _choose(folder, *, is_wide=True, key="weights", **changes):
@@ -44,7 +50,7 @@ def test_the_kernels_compute_where_they_can(folder):
     assert _choose(folder, kernels="torch").library is None
     assert _choose(folder, dtype="float32").library is None
     assert _choose(folder, is_wide=False).library is None  # heads of 8 numbers are no whole vector
-    assert _choose(None).library is None  # nowhere to keep them
+    assert _choose(None).library is None  # nowhere to keep them, and none shipped
 
 
 @NEEDS_PROCESSOR
@@ -54,9 +60,9 @@ def test_a_model_that_the_kernels_cannot_compute_is_told_if_they_were_asked_for(
 
 
 def test_without_a_compiler_torch_computes(tmp_path, monkeypatch):
-    monkeypatch.setattr(building.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(compiler, "find", lambda: None)
     assert _choose(tmp_path).library is None
-    with pytest.raises(StartupError, match="no compiler"):
+    with pytest.raises(StartupError, match="no kernels"):
         _choose(tmp_path, kernels="native")
     with pytest.raises(StartupError, match="int8"):
         _choose(tmp_path, quantization="int8")
@@ -64,7 +70,7 @@ def test_without_a_compiler_torch_computes(tmp_path, monkeypatch):
 
 @NEEDS_PROCESSOR
 def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(building.shutil, "which", lambda _name: "/bin/false")
+    monkeypatch.setattr(compiler, "find", lambda: "/bin/false")
     assert building.build(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -75,6 +81,17 @@ def test_kernels_that_are_no_library_are_one_clear_line(tmp_path, folder):
     (tmp_path / made.name).write_bytes(b"not a library")
     with pytest.raises(StartupError, match="delete the file"):
         _choose(tmp_path, quantization="none")
+
+
+@NEEDS_PROCESSOR
+def test_shipped_kernels_compute_where_nothing_can_be_kept(folder, monkeypatch):
+    """In bfloat16 unless int8 was asked for: the gate has nowhere to keep what it measures."""
+    monkeypatch.setattr(building, "SHIPPED", folder)
+    monkeypatch.setattr(compiler, "find", lambda: None)
+    chosen = _choose(None)
+    assert chosen.library is not None
+    assert not chosen.is_int8
+    assert _choose(None, quantization="int8").is_int8
 
 
 @NEEDS_PROCESSOR

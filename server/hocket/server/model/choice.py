@@ -1,6 +1,6 @@
 """Which network computes a model: the kernels where they can, torch elsewhere. Engine thread.
 
-kernels   auto: where the processor, the compiler and the model allow it
+kernels   auto: where the processor and the model allow it and `native/build.py` finds them
 int8      auto: where the kernels compute, and the gate was passed by this very model
 """
 
@@ -122,13 +122,15 @@ def choose(
         library = _library(checkpoint, config, folder, report)
     dtype = torch.bfloat16 if library else choose_dtype(config.dtype, device)
     plain = Choice(library=library, dtype=dtype, device=device)
-    if library is None or folder is None or config.quantization == "none":
-        if config.quantization == "int8":
-            raise StartupError("runner.quantization is int8, which needs the kernels")
+    if library is None and config.quantization == "int8":
+        raise StartupError("runner.quantization is int8, which needs the kernels")
+    if library is None or config.quantization == "none":
         return plain
     rounded = Choice(library=library, dtype=dtype, is_int8=True)
     if config.quantization == "int8":
         return rounded
+    if folder is None:
+        return plain
     file = folder / f"{key}-{library.version}-{gate.version()}.gate.json"
     result = gate.recall(file)
     if result is None:
@@ -154,11 +156,11 @@ def _library(
     if config.kernels == "torch" or config.dtype == "float32":
         return None
     can = is_supported(checkpoint.config, config.block_size_tokens)
-    path = build(folder, report) if can and folder is not None else None
+    path = build(folder, report) if can else None
     if path is None and config.kernels == "native":
         raise StartupError(
             "runner.kernels is native, but this "
-            + ("machine has no compiler or another processor" if can else "model is not supported")
+            + ("machine has no kernels; the log says why" if can else "model is not supported")
         )
     return Library(path) if path else None
 

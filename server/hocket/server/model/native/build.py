@@ -1,31 +1,29 @@
-"""Compiles the kernels once and keeps them beside the weights. Engine thread, at load."""
+"""Finds the compiled kernels: shipped in the wheel, kept from an earlier start, or compiled now.
 
-import hashlib
-import shutil
-import subprocess
-import tempfile
+The first of these is taken:
+
+1. shipped: in `prebuilt/`, where building a wheel put it, if it can be loaded here;
+2. kept: in the folder beside the weights, made by this machine's compiler; by any where there is
+   none;
+3. compiled now by this machine's compiler, into that folder.
+
+All three count only if they were made from exactly the sources and the flags of this install, which
+their names tell. Engine thread, at load.
+"""
+
+import ctypes
 from pathlib import Path
 
 import structlog
 import torch
 
+from hocket.server.model.native import compiler
+from hocket.server.model.native.compiler import CompileError
 from hocket.server.model.registry import Report
 
 _log = structlog.get_logger(__name__)
 
-SOURCES = Path(__file__).with_name("source")
-_FLAGS = (
-    "-O3",
-    "-std=c++17",
-    "-shared",
-    "-fPIC",
-    "-ffp-contract=off",  # or rounding would depend on what stands around a product
-    "-fopenmp",  # GCC's runtime, the one that torch brings: both use the same threads
-    "-march=x86-64-v4",
-    "-mavx512bf16",
-    "-mavx512vnni",
-)
-_COMPILE_SECONDS = 300.0
+SHIPPED = Path(__file__).with_name("prebuilt")
 
 
 def is_supported() -> bool:
@@ -38,46 +36,53 @@ def is_supported() -> bool:
     )
 
 
-def build(folder: Path, report: Report = lambda _stage, _done: None) -> Path | None:
-    """Return the compiled kernels, compiling them first where they are absent from a folder.
+def build(folder: Path | None, report: Report = lambda _stage, _done: None) -> Path | None:
+    """Return the compiled kernels, compiling them first where nobody has yet.
+
+    Args:
+        folder: Where compiled kernels are kept; None where nothing can be kept, so that only
+            shipped ones are found.
+        report: Told before anything is compiled.
 
     Returns:
         None where they cannot be had: the processor is another, there is no compiler, or it fails.
         The log says which.
     """
     if not is_supported():
+        _log.info("no kernels", reason="they are for another processor")
         return None
-    compiler = shutil.which("g++")
-    if compiler is None:
-        _log.info("no kernels", reason="there is no g++; computing with torch alone")
+    for shipped in compiler.made_from_these_sources(SHIPPED):
+        if _can_be_loaded(shipped):
+            return shipped
+    if folder is None:
+        _log.info("no kernels", reason="none were shipped, and none can be kept")
         return None
-    target = folder / f"kernels-{_fingerprint(compiler)}.so"
-    if target.is_file():
-        return target
+    command = compiler.find()
+    kept = compiler.made_from_these_sources(folder)
+    if command is None:
+        if kept:
+            return kept[0]
+        _log.info("no kernels", reason="none were shipped, and there is no g++")
+        return None
+    own = folder / compiler.name_of(command)
+    if own in kept:
+        return own
     report("compiling the kernels", None)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            draft = Path(scratch) / target.name
-            main = SOURCES / "forward.cpp"
-            subprocess.run(  # noqa: S603 - our own sources
-                [compiler, *_FLAGS, str(main), "-o", str(draft)],
-                check=True,
-                capture_output=True,
-                timeout=_COMPILE_SECONDS,
-            )
-            draft.replace(target)
-    except (OSError, subprocess.SubprocessError) as error:
-        _log.warning("no kernels", reason=f"they cannot be compiled: {type(error).__name__}")
+        return compiler.compile_kernels(command, folder)
+    except CompileError as error:
+        _log.warning("no kernels", reason=str(error))
         return None
-    return target
 
 
-def _fingerprint(compiler: str) -> str:
-    """Return what changes with the sources, the flags and the compiler."""
-    digest = hashlib.sha256(" ".join(_FLAGS).encode())
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
-    status = Path(compiler).resolve().stat()
-    digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
+def _can_be_loaded(library: Path) -> bool:
+    """Whether a library made on another machine loads on this one.
+
+    It needs `libgomp.so.1`, which torch has loaded: the system may lack it.
+    """
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        _log.warning("the shipped kernels cannot be loaded", reason=str(error))
+        return False
+    return True

@@ -120,7 +120,7 @@ class Library:
         Raises:
             StartupError: They are broken, or were compiled from other sources.
         """
-        self.version = path.stem.rpartition("-")[2]
+        self.version = path.stem.partition("-")[2]
         try:
             self._library = ctypes.CDLL(str(path))
             sizes = (c_int32 * len(_STRUCTURES))()
