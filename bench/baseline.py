@@ -2,7 +2,7 @@
 
     python -m bench.baseline [--streams 32] [--rounds 3] [--dtype bfloat16] [--output FILE]
 
-Same weights, same dtype, same prompts (about 110 tokens), same number of new tokens, greedy, end
+Same weights, same dtype, same prompts (about 105 tokens), same number of new tokens, greedy, end
 tokens ignored. Server, client and baseline share the machine; the turns are interleaved (A B A B
 ...), so that only one of the two computes at a time. The figure is the ratio of the medians.
 """

@@ -7,11 +7,13 @@ As a command it is a process for other measurements: it reads lines of JSON, eac
 model's size.
 """
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TextIO
 
 from bench.command import serving_parser
 from bench.roofline import Size
@@ -243,11 +245,17 @@ def command(settings: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Answer until standard input ends; whatever else is said goes to standard error."""
     settings = settings_of(serving_parser(__doc__).parse_args().set)
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        _answer(settings, answers)
+
+
+def _answer(settings: Settings, answers: TextIO) -> None:
     loaded = load_with_torch(settings.model, settings.runner, lambda _stage, _done: None)
     size = asdict(size_of(settings.model))
-    print(json.dumps({"model": asdict(loaded.description)}), flush=True)
+    print(json.dumps({"model": asdict(loaded.description)}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         job = write(
@@ -257,7 +265,7 @@ def main() -> None:
             asked["prompts"],
             asked["new_tokens"],
         )
-        print(json.dumps(asdict(job) | {"size": size}), flush=True)
+        print(json.dumps(asdict(job) | {"size": size}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

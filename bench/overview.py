@@ -2,7 +2,7 @@
 
     python -m bench.overview [--streams 1 8 32 64] [--rounds 4] [--output FILE] [--chart FILE]
 
-Each turn sends so many fresh prompts of about 110 tokens at once over gRPC and reads 128 new tokens
+Each turn sends so many fresh prompts of about 105 tokens at once over gRPC and reads 128 new tokens
 of each. Turns read whole sentences and single tokens by turns: the first tell the time to the first
 sentence, the others the time to the first token and the gaps between tokens. How late the server's
 event loop was during the turns is what its metric says. The engine without gRPC takes a turn in

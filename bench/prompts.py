@@ -23,7 +23,7 @@ QUESTION = (
 
 
 def fresh() -> Iterator[str]:
-    """Yield texts of about 110 tokens without end, none like another from its first words on.
+    """Yield texts of about 105 tokens without end, none like another from its first words on.
 
     So no cache of prefixes answers for the model.
     """

@@ -16,6 +16,7 @@ beside what the file holds already.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -153,11 +154,12 @@ def main() -> None:
     if arguments.output and arguments.output.exists():
         result = json.loads(arguments.output.read_text(encoding="utf-8"))
     for number in arguments.numbers:
-        model = load_with_torch(
-            ModelSourceConfig(model="smollm2"),
-            RunnerConfig(kernels="native", quantization=NUMBERS[number], kv_cache_mib=256),
-            lambda _stage, _done: None,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # the log; the result alone is printed
+            model = load_with_torch(
+                ModelSourceConfig(model="smollm2"),
+                RunnerConfig(kernels="native", quantization=NUMBERS[number], kv_cache_mib=256),
+                lambda _stage, _done: None,
+            )
         kinds = loads(model)
         turn(model, kinds["load"], slice(4), 16, speculates=True)  # warms up
         for streams in arguments.streams:
