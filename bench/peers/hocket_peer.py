@@ -1,7 +1,8 @@
 """hocket as a side: its server as users start it, asked over gRPC on the loopback.
 
 Streams are asked for token by token, as the peers' are, so that the first text means the same for
-all. `hocket-sentences` asks for whole sentences instead, which is what hocket does by default.
+all. Sides that end in `-sentences` ask for whole sentences instead, which is what hocket does by
+default.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     "hocket-bfloat16": ("runner.quantization=none",),
     "hocket-torch": ("runner.kernels=torch",),
     "hocket-sentences": (),
+    "hocket-bfloat16-sentences": ("runner.quantization=none",),
 }
 _ALWAYS = (f"model.model={MODEL}", WITHOUT_METRICS)
 
@@ -40,7 +42,7 @@ class Hocket:
         self.version = f"hocket {__version__}"
         self.rivals = False
         self._settings = [*_ALWAYS, *SIDES[name], *extra]
-        by_sentence = name == "hocket-sentences"
+        by_sentence = name.endswith("-sentences")
         self._granularity = Granularity.SENTENCE if by_sentence else Granularity.TOKEN
         self._server: Server | None = None
         self._client: AsyncClient | None = None

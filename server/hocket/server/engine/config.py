@@ -41,7 +41,7 @@ class EngineConfig:
     max_step_ms: Annotated[float, Ge(0), Le(60_000)] = 30.0
     speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
-    delivery: Literal["strict", "overlapped"] = "overlapped"
+    delivery: Literal["strict", "overlapped"] = "strict"
 
     def __post_init__(self) -> None:
         """Refuse a step in which some sequence would stand still.
