@@ -88,9 +88,12 @@ def test_the_distributions_are_those_of_transformers(name, number, block_size, l
 
 @pytest.mark.parametrize("number", DIVERGENCE)
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2"])
-def test_company_arrival_and_chunks_change_no_bit(name, sampling, number, library):
-    runner, prompts = _runner(name, library, number), _prompts(1, 3, 16, 17, 40, 64)
+@pytest.mark.parametrize(
+    ("name", "block_size"), [("llama", 16), ("llama", 64), ("gemma3", 16), ("qwen2", 16)]
+)
+def test_company_arrival_and_chunks_change_no_bit(name, block_size, sampling, number, library):
+    runner = _runner(name, library, number, block_size_tokens=block_size)
+    prompts = _prompts(1, 3, 16, 17, 40, 64)
     sampling = dataclasses.replace(sampling, logprobs=2)
     alone = {
         key: write(runner, {key: prompt}, max_tokens=24, sampling=sampling).logprobs[key]

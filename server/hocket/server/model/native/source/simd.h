@@ -41,13 +41,6 @@ HOCKET_INLINE void with_count(int count, const Body& body) {
 
 using bf16 = uint16_t;
 
-inline float to_float(bf16 value) {
-  uint32_t bits = static_cast<uint32_t>(value) << 16;
-  float result;
-  __builtin_memcpy(&result, &bits, sizeof result);
-  return result;
-}
-
 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
 inline void store(float* to, __m512 value) { _mm512_storeu_ps(to, value); }
 
