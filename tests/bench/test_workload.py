@@ -40,11 +40,12 @@ async def test_so_many_requests_are_sent_and_all_their_tokens_counted(
 
 
 async def test_a_warm_up_is_sent_but_not_counted(client: AsyncClient) -> None:
+    begun = time.perf_counter()
     outcome = await bear(
         [client], Workload(requests=[_prompt()], streams=1, warm_up_seconds=0.05, count=3)
     )
     assert len(outcome.streams) == 3
-    assert outcome.seconds < 0.05 + sum(stream.latency for stream in outcome.streams)
+    assert outcome.seconds <= time.perf_counter() - begun - 0.05
 
 
 async def test_latencies_count_from_when_a_request_was_meant_to_be_sent(
