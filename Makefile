@@ -24,6 +24,7 @@ $(BIN)/python:
 $(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing hocket and what it runs on (torch is the largest part) ..."
 	@$(BIN)/python -m pip install --editable '.[server]'
+	@command -v g++ >/dev/null || $(BIN)/python -m pip install --quiet ziglang
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.server

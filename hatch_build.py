@@ -13,8 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _NATIVE = "hocket/server/model/native"
-# Not manylinux: the library needs libgomp, which that promise excludes, and takes torch's.
-_TAG = "py3-none-linux_x86_64"
+_PACKAGED_COMPILER = "ziglang>=0.16"
 
 
 class KernelsHook(BuildHookInterface[Any]):
@@ -22,23 +21,30 @@ class KernelsHook(BuildHookInterface[Any]):
 
     _scratch: TemporaryDirectory[str] | None = None
 
+    def dependencies(self) -> list[str]:
+        """Return a compiler that is a package where the machine has none."""
+        compiler = self._compiler()
+        return [_PACKAGED_COMPILER] if compiler.is_target() and compiler.find() is None else []
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the compiled kernels and the tag of their platform; editable installs stay as is."""
         if version == "editable":
             return
-        compiler = _load(Path(self.root, "server", _NATIVE, "compiler.py"))
-        command = compiler.find()
-        if command is None or not compiler.is_target():
-            self.app.display_info("A wheel without compiled kernels: no g++, or another platform")
+        compiler = self._compiler()
+        found = compiler.find()
+        if found is None or not compiler.is_target():
+            self.app.display_info(
+                "A wheel without compiled kernels: no compiler, or another platform"
+            )
             return
         self._scratch = TemporaryDirectory()
         try:
-            library = compiler.compile_kernels(command, Path(self._scratch.name))
+            library = compiler.compile_kernels(found, Path(self._scratch.name))
         except compiler.CompileError as error:
             self.app.display_warning(f"A wheel without compiled kernels: {error}")
             return
         build_data["pure_python"] = False
-        build_data["tag"] = _TAG
+        build_data["tag"] = f"py3-none-{found.platform}"
         build_data["force_include"][str(library)] = f"{_NATIVE}/prebuilt/{library.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
@@ -46,6 +52,9 @@ class KernelsHook(BuildHookInterface[Any]):
         del version, build_data, artifact_path
         if self._scratch is not None:
             self._scratch.cleanup()
+
+    def _compiler(self) -> ModuleType:
+        return _load(Path(self.root, "server", _NATIVE, "compiler.py"))
 
 
 def _load(file: Path) -> ModuleType:

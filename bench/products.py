@@ -1,4 +1,4 @@
-"""Matrix products of one layer through the kernels, by shape: billions of operations a second.
+"""Matrix products of one layer by shape: billions of operations a second, ours and others'.
 
     python -m bench.products
 
@@ -16,6 +16,7 @@ prepare_torch()
 
 import torch
 
+from bench import library_products
 from bench.command import deliver, origin, parser
 from bench.models import open_checkpoint
 from hocket.server.model.checkpoint import DecoderConfig
@@ -99,9 +100,18 @@ def rates(library: Library, config: DecoderConfig, threads: int) -> Iterator[dic
             yield {
                 "product": name,
                 "shape": f"{outputs}x{inputs}",
-                "dtype": "int8" if is_int8 else "bfloat16",
+                "dtype": f"{'int8' if is_int8 else 'bfloat16'}, hocket",
                 "gops": {str(rows): round(product.rate(rows), 1) for rows in ROWS},
             }
+        for made, make in library_products.LIBRARIES.items():
+            row = {"product": name, "shape": f"{outputs}x{inputs}", "dtype": made}
+            try:
+                with torch.inference_mode():
+                    others = list(library_products.rates(make, outputs, inputs, ROWS, _BYTES))
+            except ImportError as error:
+                yield {**row, "gops": {}, "absent": str(error)}
+            else:
+                yield {**row, "gops": {str(rows): round(rate, 1) for rows, rate in others}}
 
 
 def table(found: Sequence[dict[str, object]]) -> str:
@@ -113,6 +123,7 @@ def table(found: Sequence[dict[str, object]]) -> str:
     for row in found:
         gops = row["gops"]
         cells = [f"{rate:.0f}" for rate in gops.values()] if isinstance(gops, dict) else []
+        cells = cells or ["absent"] * len(ROWS)
         lines.append(
             f"| {' | '.join([*(str(row[k]) for k in ('product', 'shape', 'dtype')), *cells])} |"
         )

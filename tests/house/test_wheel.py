@@ -61,6 +61,26 @@ def test_a_wheel_that_is_built_beside_a_compiler_brings_the_kernels(tmp_path, pr
     assert after == before
 
 
+def test_where_there_is_no_compiler_the_build_asks_for_one_as_a_package(
+    tmp_path, project, monkeypatch
+):
+    fake_compiler.put(tmp_path, monkeypatch, None)
+    assert [name.partition(">")[0] for name in _hook(project).dependencies()] == ["ziglang"]
+    fake_compiler.put_package(tmp_path, monkeypatch)
+    hook = _hook(project)
+    data = _run(hook)
+    hook.finalize("standard", data, "the.whl")
+    assert data["tag"] == "py3-none-manylinux_2_17_x86_64"
+    assert len(data["force_include"]) == 1
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_compiler_is_asked_for_only_where_it_is_of_use(tmp_path, project, monkeypatch, machine):
+    fake_compiler.put(tmp_path, monkeypatch, fake_compiler.WRITES if machine == "x86_64" else None)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert _hook(project).dependencies() == []
+
+
 def test_an_editable_install_compiles_nothing(tmp_path, project, monkeypatch):
     fake_compiler.put(tmp_path, monkeypatch, fake_compiler.WRITES)
     assert _run(_hook(project), "editable") == PURE

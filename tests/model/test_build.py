@@ -9,7 +9,7 @@ import torch
 
 import fake_compiler
 from hocket.server.model.native import build as building
-from hocket.server.model.native import compiler
+from hocket.server.model.native import compiler, library
 from hocket.server.model.native.build import build
 
 pytestmark = pytest.mark.torch
@@ -131,6 +131,39 @@ def test_this_machines_compiler_compiles_once(tmp_path, shipped, monkeypatch):
     assert made[0] == made[1] != foreign
     assert made[0].read_text() == "made"
     assert set((tmp_path / "cache").iterdir()) == {foreign, made[0]}
+
+
+def test_without_one_the_compiler_of_a_package_serves(tmp_path, shipped, monkeypatch):
+    """It links as C does: what is made asks for no C++ library."""
+    fake_compiler.put(tmp_path, monkeypatch, None)
+    calls = fake_compiler.put_package(tmp_path, monkeypatch)
+    made = build(tmp_path / "cache")
+    assert made is not None
+    assert made.read_text() == "made"
+    compile_, link = calls.read_text().splitlines()
+    assert compile_.startswith("c++ -target x86_64-linux-gnu.2.17 ")
+    assert link.startswith("cc -target x86_64-linux-gnu.2.17 -shared ")
+    assert build(tmp_path / "cache") == made
+    (tmp_path / "site" / "ziglang" / "zig").write_text("another version")
+    assert build(tmp_path / "cache") != made
+
+
+def test_this_machines_compiler_comes_before_that_of_a_package(tmp_path, shipped, monkeypatch):
+    fake_compiler.put(tmp_path, monkeypatch, fake_compiler.WRITES)
+    calls = fake_compiler.put_package(tmp_path, monkeypatch)
+    assert build(tmp_path / "cache") is not None
+    assert not calls.exists()
+
+
+def test_without_the_openmp_that_torch_computes_with_there_are_no_kernels(
+    tmp_path, shipped, monkeypatch
+):
+    _ship(shipped)
+    monkeypatch.setattr(library, "_OPENMP", "libnowhere.so.1")
+    with structlog.testing.capture_logs() as lines:
+        assert build(tmp_path / "cache") is None
+    assert "OpenMP" in lines[0]["reason"]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_log_has_the_last_error_that_the_compiler_spoke_of(tmp_path, shipped, monkeypatch):

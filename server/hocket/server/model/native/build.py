@@ -19,6 +19,7 @@ import torch
 
 from hocket.server.model.native import compiler
 from hocket.server.model.native.compiler import CompileError
+from hocket.server.model.native.library import has_openmp
 from hocket.server.model.registry import Report
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +52,9 @@ def build(folder: Path | None, report: Report = lambda _stage, _done: None) -> P
     if not is_supported():
         _log.info("no kernels", reason="they are for another processor")
         return None
+    if not has_openmp():
+        _log.info("no kernels", reason="torch computes with another OpenMP runtime than GCC's")
+        return None
     for shipped in compiler.made_from_these_sources(SHIPPED):
         if _can_be_loaded(shipped):
             return shipped
@@ -62,7 +66,7 @@ def build(folder: Path | None, report: Report = lambda _stage, _done: None) -> P
     if command is None:
         if kept:
             return kept[0]
-        _log.info("no kernels", reason="none were shipped, and there is no g++")
+        _log.info("no kernels", reason="none were shipped, and there is neither g++ nor ziglang")
         return None
     own = folder / compiler.name_of(command)
     if own in kept:
@@ -76,10 +80,7 @@ def build(folder: Path | None, report: Report = lambda _stage, _done: None) -> P
 
 
 def _can_be_loaded(library: Path) -> bool:
-    """Whether a library made on another machine loads on this one.
-
-    It needs `libgomp.so.1`, which torch has loaded: the system may lack it.
-    """
+    """Whether a library made on another machine loads on this one."""
     try:
         ctypes.CDLL(str(library))
     except OSError as error:

@@ -6,12 +6,15 @@ built, where neither torch nor hocket is installed.
 
 import contextlib
 import hashlib
+import importlib.util
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).with_name("source")
@@ -19,25 +22,57 @@ _MAIN = "forward.cpp"
 _FLAGS = (
     "-O3",
     "-std=c++17",
-    "-shared",
     "-fPIC",
+    "-fvisibility=hidden",  # two versions loaded into one process share nothing
+    "-fno-exceptions",
+    "-fno-rtti",
     "-ffp-contract=off",  # or rounding would depend on what stands around a product
-    "-fopenmp",  # GCC's runtime, the one that torch brings: both use the same threads
-    "-march=x86-64-v4",
-    "-mavx512bf16",
-    "-mavx512vnni",
+    # x86-64-v4, spelled out since compilers do not agree on its name, and two extensions.
+    *("-mavx512f", "-mavx512cd", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"),
+    *("-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe", "-mpopcnt"),
+    *("-mavx512bf16", "-mavx512vnni"),
 )
 _COMPILE_SECONDS = 300.0
 _MOST_REASON = 300  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiler:
+    """A C++ compiler.
+
+    Attributes:
+        compile: Starts it on C++.
+        link: Starts it on what it made of that.
+        file: What changes when it is another version.
+        platform: Tag of the platforms that what it makes runs on.
+    """
+
+    compile: tuple[str, ...]
+    link: tuple[str, ...]
+    file: Path
+    platform: str
 
 
 class CompileError(Exception):
     """The compiler failed. The message is one line."""
 
 
-def find() -> str | None:
-    """Return the path of this machine's compiler, or None."""
-    return shutil.which("g++")
+def find() -> Compiler | None:
+    """Return this machine's compiler, or else the one of the `ziglang` package, or None."""
+    path = shutil.which("g++")
+    if path is not None:
+        # Not manylinux: it links against this machine's C library, however new that is.
+        return Compiler(compile=(path,), link=(path,), file=Path(path), platform="linux_x86_64")
+    package = importlib.util.find_spec("ziglang")
+    if package is not None and package.origin is not None:
+        zig, target = (sys.executable, "-m", "ziglang"), ("-target", "x86_64-linux-gnu.2.17")
+        return Compiler(
+            compile=(*zig, "c++", *target),
+            link=(*zig, "cc", *target),  # as C: nothing of a C++ library is needed
+            file=Path(package.origin).with_name("zig"),
+            platform="manylinux_2_17_x86_64",
+        )
+    return None
 
 
 def is_target() -> bool:
@@ -55,9 +90,9 @@ def sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def name_of(compiler: str) -> str:
+def name_of(compiler: Compiler) -> str:
     """Return the file name of what a compiler makes; it tells the sources and the compiler."""
-    status = Path(compiler).resolve().stat()
+    status = compiler.file.resolve().stat()
     maker = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:8]
     return f"kernels-{sources_digest()}-{maker}.so"
 
@@ -67,7 +102,7 @@ def made_from_these_sources(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"kernels-{sources_digest()}-*.so"))
 
 
-def compile_kernels(compiler: str, folder: Path) -> Path:
+def compile_kernels(compiler: Compiler, folder: Path) -> Path:
     """Compile the kernels into a folder, which is made if it is absent, and return the file.
 
     The file appears whole or not at all.
@@ -80,14 +115,22 @@ def compile_kernels(compiler: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             draft = Path(scratch) / target.name
-            subprocess.run(  # noqa: S603 - our own sources
-                [compiler, *_FLAGS, str(SOURCES / _MAIN), "-o", str(draft)],
-                check=True,
-                capture_output=True,
-                timeout=_COMPILE_SECONDS,
-            )
+            made = str(draft.with_suffix(".o"))
+            _run([*compiler.compile, *_FLAGS, "-c", str(SOURCES / _MAIN), "-o", made], scratch)
+            _run([*compiler.link, "-shared", "-s", made, "-o", str(draft)], scratch)
             draft.replace(target)
     return target
+
+
+def _run(command: list[str], scratch: str) -> None:
+    """Run a compiler, which may keep what it likes in a folder."""
+    subprocess.run(  # noqa: S603 - our own sources
+        command,
+        check=True,
+        capture_output=True,
+        timeout=_COMPILE_SECONDS,
+        env={**os.environ, "ZIG_GLOBAL_CACHE_DIR": scratch, "ZIG_LOCAL_CACHE_DIR": scratch},  # noqa: TID251 - passed on
+    )
 
 
 @contextlib.contextmanager

@@ -108,6 +108,19 @@ class StepStruct(Structure):
 _STRUCTURES = (LinearStruct, LayerStruct, ModelStruct, SliceStruct, StepStruct)
 
 
+class OpenMPStruct(Structure):
+    """Functions of GCC's OpenMP runtime."""
+
+    _fields_: ClassVar[_Fields] = [
+        ("parallel", c_void_p),
+        ("thread_num", c_void_p),
+        ("num_threads", c_void_p),
+    ]
+
+
+_OPENMP = "libgomp.so.1"  # torch has loaded it: its own, or the system's where that came first
+
+
 class Library:
     """The compiled kernels. Each call lets go of the interpreter's lock."""
 
@@ -118,7 +131,8 @@ class Library:
             path: As `build` returned it; its name tells the version.
 
         Raises:
-            StartupError: They are broken, or were compiled from other sources.
+            StartupError: They are broken, were compiled from other sources, or torch computes with
+                another OpenMP runtime than GCC's.
         """
         self.version = path.stem.partition("-")[2]
         try:
@@ -131,6 +145,7 @@ class Library:
             ) from error
         if list(sizes) != [ctypes.sizeof(structure) for structure in _STRUCTURES]:
             raise StartupError(f"the kernels in {path} are of another version; delete the file")
+        self._library.hocket_use_openmp(_openmp())
 
     def forward(self, model: ModelStruct, step: StepStruct) -> None:
         """Compute a step's hidden states, and write its keys and values."""
@@ -153,3 +168,33 @@ class Library:
             c_void_p(step.offsets),
             c_void_p(out.data_ptr()),
         )
+
+
+def has_openmp() -> bool:
+    """Whether torch has brought the runtime that the kernels take their threads from."""
+    try:
+        _openmp()
+    except StartupError:
+        return False
+    return True
+
+
+def _openmp() -> OpenMPStruct:
+    """Return the functions of the runtime that torch computes with.
+
+    Raises:
+        StartupError: It is another than GCC's.
+    """
+    try:
+        runtime = ctypes.CDLL(_OPENMP)
+    except OSError as error:
+        raise StartupError(f"the kernels need {_OPENMP}, which torch has not brought") from error
+    parallel, thread_num, num_threads = (
+        ctypes.cast(function, c_void_p)
+        for function in (
+            runtime.GOMP_parallel,
+            runtime.omp_get_thread_num,
+            runtime.omp_get_num_threads,
+        )
+    )
+    return OpenMPStruct(parallel=parallel, thread_num=thread_num, num_threads=num_threads)

@@ -2,9 +2,6 @@
 //
 // Phases of a layer are shared by a team of threads; between them every thread waits for all. The
 // structures are mirrored in `library.py`.
-
-#include <omp.h>
-
 #include <algorithm>
 
 #include "attention.h"
@@ -243,29 +240,24 @@ class Pass {
 }  // namespace
 }  // namespace hocket
 
+#pragma GCC visibility push(default)
 extern "C" {
+
+// Gives the threads; before anything else.
+void hocket_use_openmp(hocket::OpenMP functions) { hocket::openmp = functions; }
 
 // Computes hidden states into step.x and the cache.
 void hocket_forward(const hocket::Model* model, const hocket::Step* step) {
-  hocket::Team team;
-#pragma omp parallel num_threads(std::min(model->num_threads, hocket::kMostThreads))
-  {
-#pragma omp single
-    team.assemble(omp_get_num_threads());
-    hocket::Pass(*model, *step, team).run();
-  }
+  using namespace hocket;
+  Team::run(model->num_threads, [&](Team& team) { Pass(*model, *step, team).run(); });
 }
 
 // Logits [count][head.out] of some rows of x. `values`, `scales`, `offsets`: room for `count` rows.
 void hocket_logits(const hocket::Model* model, const float* x, const int32_t* rows, int32_t count,
                    void* values, float* scales, int32_t* offsets, float* logits) {
   using namespace hocket;
-  Team team;
   const Linear& head = model->head;
-#pragma omp parallel num_threads(std::min(model->num_threads, hocket::kMostThreads))
-  {
-#pragma omp single
-    team.assemble(omp_get_num_threads());
+  Team::run(model->num_threads, [&](Team& team) {
     team.each(count, 4, 1, [&](int first, int last) {
       alignas(64) float line[16384];
       for (int i = first; i < last; ++i) {
@@ -281,7 +273,7 @@ void hocket_logits(const hocket::Model* model, const float* x, const int32_t* ro
     team.each(head.out / 16, 16, 4, [&](int first, int last) {
       linear(head, inputs, first, last, Epilogue::kStore, logits, head.out);
     });
-  }
+  });
 }
 
 // What the structures of the caller must be as large as.
@@ -294,3 +286,4 @@ void hocket_sizes(int32_t sizes[5]) {
   sizes[4] = sizeof(Step);
 }
 }
+#pragma GCC visibility pop

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <immintrin.h>
-#include <omp.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -16,28 +15,50 @@ namespace hocket {
 
 constexpr int kMostThreads = 256;
 
+// GCC's OpenMP runtime as torch has loaded it, so that both use the same threads. Its functions are
+// given, not linked: any compiler will do, and a second runtime cannot slip in.
+struct OpenMP {
+  void (*parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+  int (*thread_num)();
+  int (*num_threads)();
+};
+inline OpenMP openmp{};
+
 class Team {
  public:
-  // Says how many threads there are, at most kMostThreads; by one thread, before any of them works.
-  // OpenMP may have given fewer than were asked for, and nobody may wait for one that never comes.
-  void assemble(int size) { size_ = size; }
+  // Calls work(team) on so many threads, at most kMostThreads, and waits for all of them.
+  template <typename Work>
+  static void run(int threads, const Work& work) {
+    struct Call {
+      const Work& work;
+      Team team;
+    } call{work, {}};
+    const auto enter = [](void* data) {
+      Call& call = *static_cast<Call*>(data);
+      // OpenMP may give fewer than were asked for; all of them are told the same.
+      call.team.size_.store(openmp.num_threads(), std::memory_order_relaxed);
+      call.work(call.team);
+    };
+    openmp.parallel(enter, &call, std::min(threads, kMostThreads), 0);
+  }
 
   // Calls work(first, last) for portions of [0, count): of `grain`, and of `least` at the end of a
   // stretch. Returns when all of it is done by all threads.
   template <typename Work>
   void each(int count, int grain, int least, const Work& work) {
-    if (size_ == 1) {
+    const int size = size_.load(std::memory_order_relaxed);
+    if (size == 1) {
       if (count > 0) work(0, count);
       return;
     }
-    const int self = omp_get_thread_num(), portions = (count + grain - 1) / grain;
-    for (int i = 0; i < size_; ++i) {
-      const int owner = self + i < size_ ? self + i : self + i - size_;
-      const int begin = portions * owner / size_ * grain;
-      const int end = std::min(portions * (owner + 1) / size_ * grain, count);
+    const int self = openmp.thread_num(), portions = (count + grain - 1) / grain;
+    for (int i = 0; i < size; ++i) {
+      const int owner = self + i < size ? self + i : self + i - size;
+      const int begin = portions * owner / size * grain;
+      const int end = std::min(portions * (owner + 1) / size * grain, count);
       take(taken_[owner].count, begin, end, grain, least, work);
     }
-    wait();
+    wait(size);
   }
 
  private:
@@ -57,11 +78,11 @@ class Team {
     }
   }
 
-  void wait() {
+  void wait(int size) {
     const int turn = turn_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
       arrived_.store(0, std::memory_order_relaxed);
-      for (int i = 0; i < size_; ++i) taken_[i].count.store(0, std::memory_order_relaxed);
+      for (int i = 0; i < size; ++i) taken_[i].count.store(0, std::memory_order_relaxed);
       turn_.store(turn + 1, std::memory_order_release);
       return;
     }
@@ -73,7 +94,7 @@ class Team {
     }
   }
 
-  int size_ = 1;
+  std::atomic<int> size_{1};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> turn_{0};
   Counter taken_[kMostThreads];
