@@ -4,7 +4,8 @@
 
 Each turn sends so many fresh prompts of about 105 tokens at once over gRPC and reads 128 new tokens
 of each. Turns read whole sentences and single tokens by turns: the first tell the time to the first
-sentence, the others the time to the first token and the gaps between tokens. How late the server's
+sentence, the others the time to the first token and the gaps between tokens. Drafts are off: these
+prompts make small models repeat themselves, and the roofline knows no drafts. How late the server's
 event loop was during the turns is what its metric says. The engine without gRPC takes a turn in
 each round, so that the cost of the front is a ratio of one run. The roofline is computed from what
 the machine read and multiplied just before and just after.
@@ -53,15 +54,17 @@ class Tally:
     client: list[float] = field(default_factory=list)
     lag: Histogram = field(default_factory=Histogram)
 
-    @property
-    def rate(self) -> float:
-        """Median tokens per second of all turns."""
-        return statistics.median(rate for _, rate in self.turns)
+    def rates(self) -> dict[str, float]:
+        """Return the median tokens per second by what was read, `sentence` or `token`."""
+        by_kind: dict[str, list[float]] = defaultdict(list)
+        for kind, rate in self.turns:
+            by_kind[kind].append(rate)
+        return {kind: statistics.median(found) for kind, found in by_kind.items()}
 
     def summary(self) -> dict[str, object]:
         """Return medians and percentiles."""
         return {
-            "tokens_per_second": round(self.rate, 1),
+            "tokens_per_second": {kind: round(rate, 1) for kind, rate in self.rates().items()},
             "turns": [[name, round(rate, 1)] for name, rate in self.turns],
             "ttft_ms": milliseconds(self.first_tokens),
             "ttfs_ms": milliseconds(self.first_sentences),
@@ -150,7 +153,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all turns and return the result."""
     most = max(arguments.streams)
     room = [f"{key}={max(32, most)}" for key in ("engine.max_num_seqs", "admission.max_running")]
-    settings = [*room, *arguments.set]
+    settings = [*room, "engine.speculate_up_to=0", *arguments.set]
     begins = await starts([WITH_METRICS, *settings], arguments.starts - 1)
     tallies = {streams: Tally() for streams in arguments.streams}
     engine: list[dict[str, Any]] = []
@@ -235,7 +238,7 @@ def _bounded(
     most = streams * arguments.new_tokens / bound.job(streams, prompt, arguments.new_tokens)
     return {
         "roofline_tokens_per_second": round(most, 1),
-        "share_of_roofline": round(tally.rate / most, 3),
+        "share_of_roofline": {kind: round(rate / most, 3) for kind, rate in tally.rates().items()},
     }
 
 

@@ -17,7 +17,7 @@ def chart(result: dict[str, Any]) -> Chart:
         for found in streams.values():
             value: Any = found
             for key in keys:
-                value = None if value is None else value[key]
+                value = None if value is None else value.get(key)
             values.append(value)
         return Line(name=name, values=values, color=color, is_bound=is_bound)
 
@@ -26,7 +26,8 @@ def chart(result: dict[str, Any]) -> Chart:
         return Panel(name=name, unit="milliseconds", lines=lines)
 
     throughput = [
-        line("over gRPC", _BLUE, "tokens_per_second"),
+        line("whole sentences", _BLUE, "tokens_per_second", "sentence"),
+        line("single tokens", _ORANGE, "tokens_per_second", "token"),
         line("roofline", _GRAY, "roofline_tokens_per_second", is_bound=True),
     ]
     return Chart(
@@ -49,8 +50,9 @@ def table(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     columns = [
         "Streams",
-        "Tokens/s",
-        "Of the roofline",
+        "Tokens/s by the sentence / token",
+        "Roofline",
+        "Shares of it",
         "First token ms, p50 / p99",
         "First sentence ms, p50 / p99",
         "Gap ms, p50 / p99",
@@ -65,8 +67,9 @@ def table(result: dict[str, Any]) -> str:
         ]
         cells = [
             streams,
-            f"{found['tokens_per_second']:.0f}",
-            f"{found['share_of_roofline']:.0%} of {found['roofline_tokens_per_second']:.0f}",
+            " / ".join(f"{rate:.0f}" for rate in found["tokens_per_second"].values()),
+            f"{found['roofline_tokens_per_second']:.0f}",
+            " / ".join(f"{share:.0%}" for share in found["share_of_roofline"].values()),
             *spreads,
             f"{found['mean_step_ms']:.1f}",
         ]

@@ -23,7 +23,7 @@ from hocket.server.engine.commands import (
 from hocket.server.errors import EngineFailed
 from hocket.server.lifecycle import ServerState
 from hocket.server.observe.metrics import Metrics
-from hocket.server.rpc.access import Access
+from hocket.server.rpc.patience import Patience
 from hocket.server.rpc.record import AccessRecord
 from hocket.server.testing.serving import serving
 from hocket.server.text.pieces import Piece, PieceKind
@@ -189,10 +189,11 @@ async def test_a_call_that_runs_into_a_bug(monkeypatch, logged, is_many):
 async def test_no_text_of_an_exception_finds_a_way_around_the_net(monkeypatch, logged, is_many):
     """Not even from where the answer is written; the log has it."""
 
-    async def write(*_args):
+    async def wait(_patience, write):
+        write.close()
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Access, "_write", write)
+    monkeypatch.setattr(Patience, "wait", wait)
     async with serving() as app, grpc.aio.insecure_channel(app.address) as channel:
         caller = Caller(channel, is_many=is_many)
         call = await caller.ask(asked("v"))

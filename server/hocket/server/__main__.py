@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _USAGE = 2  # the exit code of a command that was not understood
 _SIGNALLED = 128  # added to the number of the signal that ended a process
+_SWITCH_SECONDS = 0.0005
 
 _NEEDED = (
     "grpc_health", "grpc_reflection", "grpc_status", "numpy", "prometheus_client", "pydantic",
@@ -114,6 +115,9 @@ def _run(effective: "EffectiveSettings", *, ready_file: Path | None, is_quiet: b
     from hocket.server.log import open_log  # noqa: PLC0415 - the same
     from hocket.server.progress import Progress  # noqa: PLC0415 - the same
 
+    # The thread of the engine asks the loop for the interpreter between steps: it waits this long
+    # for a burst of writes, not for the five milliseconds that are the default.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     log = open_log(effective.settings.log)
     progress = Progress(None if is_quiet else sys.stderr)
     message = ""

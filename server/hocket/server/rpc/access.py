@@ -4,11 +4,10 @@ Loop thread. Everything that a call does happens inside `Access`, its writes inc
 whatever ends it is seen here, and no text of an exception finds a way around `Boundary`.
 """
 
-import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +19,7 @@ from hocket.server.errors import ReaderTooSlow
 from hocket.server.rpc.boundary import end_call
 from hocket.server.rpc.handlers import Continuation, Handler, Stream, Unary, Writing, each, wrap
 from hocket.server.rpc.keys import Keys
+from hocket.server.rpc.patience import Patience
 from hocket.server.rpc.record import CURRENT, AccessRecord, Observers, current_record
 from hocket.server.rpc.status import Context
 from hocket.server.telemetry import RequestObserver, RequestRecord
@@ -126,9 +126,7 @@ class Access(grpc.aio.ServerInterceptor):
             async def call(request: Any, context: Context) -> None:
                 record = self._begin(method, context)
                 try:
-                    async with aclosing(each(behaviour(request, context))) as responses:
-                        async for response in responses:
-                            await self._write(context, response, record)
+                    await self._write_all(behaviour(request, context), context, record)
                     record.note_whole()
                 except grpc.aio.InternalError:  # a write found nobody to take it
                     record.note_left()
@@ -161,15 +159,18 @@ class Access(grpc.aio.ServerInterceptor):
         CURRENT.set(record)
         return record
 
-    async def _write(self, context: Context, response: Any, record: AccessRecord) -> None:
-        """Write a response, unless the caller does not read for too long."""
-        try:
-            async with asyncio.timeout(self._write_seconds):
-                await context.write(response)
-        except TimeoutError:
-            error = ReaderTooSlow(limit_seconds=self._write_seconds)
-            record.note_failure(error)  # before the generations of the call are told to end
-            raise error from None
+    async def _write_all(
+        self, responses: AsyncIterator[Any], context: Context, record: AccessRecord
+    ) -> None:
+        """Write responses, unless the caller leaves one unread for too long."""
+        with Patience(self._write_seconds) as patience:
+            async with aclosing(each(responses)) as generated:
+                async for response in generated:
+                    try:
+                        await patience.wait(context.write(response))
+                    except ReaderTooSlow as error:
+                        record.note_failure(error)  # before the call's generations are told to end
+                        raise
 
     def _end(self, record: AccessRecord) -> None:
         # The generations of a shared call have lines of their own.
