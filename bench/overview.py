@@ -127,17 +127,27 @@ def decode_shares(steps: Sequence[dict[str, Any]], bound: Roofline, streams: int
 
 def front_costs(
     served: Sequence[tuple[str, float]], engine: Sequence[dict[str, Any]]
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """Return which share of the engine's tokens per second the front costs, by what is read.
+
+    `best` compares the fastest turn of either side: what else runs on the machine only ever slows
+    a turn, so that this is what the front itself costs. `median` is the median over the rounds.
 
     Args:
         served: For each round what was read over gRPC, and tokens per second.
         engine: For each round what the engine brought by itself.
     """
-    costs: dict[str, list[float]] = defaultdict(list)
-    for (name, rate), job in zip(served, engine, strict=True):
-        costs[name].append(1 - rate / (job["tokens"] / job["seconds"]))
-    return {name: round(statistics.median(found), 3) for name, found in costs.items()}
+    alone = [job["tokens"] / job["seconds"] for job in engine]
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for (name, rate), own in zip(served, alone, strict=True):
+        found[name].append((rate, own))
+    return {
+        name: {
+            "best": round(1 - max(rate for rate, _ in pairs) / max(alone), 3),
+            "median": round(statistics.median(1 - rate / own for rate, own in pairs), 3),
+        }
+        for name, pairs in found.items()
+    }
 
 
 async def starts(settings: Sequence[str], count: int) -> list[float]:

@@ -83,7 +83,8 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     memory, start = result["resident_mib"], result["start_seconds"]
     alone = f"Without gRPC, {engine['streams']} streams: {engine['tokens_per_second']:.0f} tokens/s"
     for name, cost in engine["front_cost"].items():
-        alone += f"; the front costs {cost:.1%} by the {name}"
+        alone += f"; the front costs {cost['best']:.1%} by the {name}, fastest turns compared"
+        alone += f" ({cost['median']:.1%} in the median)"
     if engine["decode_share_of_roofline"] is not None:
         alone += f"; decode steps reach {engine['decode_share_of_roofline']:.0%} of the roofline"
     served = f"Serving after {start['median']:.1f} s; {memory['before']} MiB resident then,"
