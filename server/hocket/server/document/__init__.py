@@ -1,0 +1,1 @@
+"""The choir: many generations, one answer. Loop thread."""
