@@ -29,7 +29,7 @@ def piece(text: str) -> WrittenPiece:
 
 def segments_of(texts: Sequence[str], gaps: Sequence[str] = ()) -> list[Segment]:
     """Return segments with these texts, and gaps of a space between them unless given."""
-    gaps = gaps or ["", *[" "] * (len(texts) - 1)]
+    gaps = gaps or ["", *[" "] * len(texts)][: len(texts)]
     found, at = [], 0
     for index, (text, gap) in enumerate(zip(texts, gaps, strict=True)):
         at += len(gap.encode())
