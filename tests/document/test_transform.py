@@ -12,7 +12,7 @@ from hocket.server.document import transform as module
 from hocket.server.document.job import JobEnded, JobPiece, JobStarted, Place, Written
 from hocket.server.document.merge import Order
 from hocket.server.document.tally import DocumentEnded
-from hocket.server.document.transform import Transform, TransformPlan
+from hocket.server.document.transform import DocumentTransform, TransformPlan
 from hocket.server.engine.commands import FinishReason
 from hocket.server.errors import Draining, GenerationFailed, InvalidRequest
 from hocket.server.text.segments import Segment
@@ -67,8 +67,8 @@ async def run(work):
     return work()
 
 
-def make(writer, *, order=Order.IN_ORDER, window=4, free=1_000, **plan) -> Transform:
-    return Transform(
+def make(writer, *, order=Order.IN_ORDER, window=4, free=1_000, **plan) -> DocumentTransform:
+    return DocumentTransform(
         TransformPlan(order=order, window=window, **plan),
         writer=writer,
         segmenter=Dots(),
@@ -78,7 +78,7 @@ def make(writer, *, order=Order.IN_ORDER, window=4, free=1_000, **plan) -> Trans
     )
 
 
-async def all_of(document: Transform) -> list:
+async def all_of(document: DocumentTransform) -> list:
     async with asyncio.timeout(20):
         return [event async for event in document.events()]
 

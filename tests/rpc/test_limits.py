@@ -8,7 +8,7 @@ import pytest
 from hocket.server.rpc import limits
 from hocket.server.rpc.limits import RANGES, Range
 from hocket.server.rpc.weights import PIECE_TEXT_BYTES, RANGE_BYTES, TOKEN_BYTES
-from hocket.v1 import control_pb2, generation_pb2, model_pb2, options_pb2, text_pb2
+from hocket.v1 import control_pb2, document_pb2, generation_pb2, model_pb2, options_pb2, text_pb2
 
 PROTO = Path(__file__).resolve().parents[2] / "proto" / "hocket" / "v1"
 
@@ -34,6 +34,8 @@ MESSAGES = {
     "sampling": "SamplingOptions",
     "output": "OutputOptions",
     "sentences": "SentenceOptions",
+    "transform": "TransformStart",
+    "summarize": "Summarize",
 }
 
 # Constant: the fields whose comments state it, and how.
@@ -54,6 +56,21 @@ STATED = {
         ("CountTokensRequest.chat", "at most {} characters"),
     ],
     "MAX_DETOKENIZED": [("DetokenizeRequest.token_ids", "at most {},")],
+    "MAX_INSTRUCTION_CHARS": [
+        ("TransformStart.instruction", "1 to {} characters"),
+        ("TransformStart.template", "1 to {} characters"),
+    ],
+    "MAX_TARGETS": [("Translate.target_languages", "1 to {}, of")],
+    "MAX_LANGUAGE_CHARS": [
+        ("Translate.target_languages", "of 1 to {} characters"),
+        ("Translate.source_language", "At most {} characters"),
+    ],
+    "MAX_STYLE_CHARS": [("Rewrite.style", "At most {} characters")],
+    "MAX_LABELS": [("Classify.labels", "2 to {}, of")],
+    "MAX_LABEL_CHARS": [("Classify.labels", "of 1 to {} characters")],
+    "MAX_TERMS": [("TransformStart.protected_terms", "At most {}, of")],
+    "MAX_TERM_CHARS": [("TransformStart.protected_terms", "of 1 to {} characters")],
+    "MAX_SPANS": [("TransformStart.protected_ranges", "At most {};")],
     "MAX_BUDGET_SECONDS": [("GenerateRequest.time_budget", "up to {} seconds")],
     "DEFAULT_MAX_TOKENS": [("StoppingOptions.max_tokens", "default {},")],
 }
@@ -121,7 +138,7 @@ def test_scalars_with_a_default_may_be_unset():
     """So that the default is told from the value: `optional` stands before each of them."""
     fields = {
         f"{message.name}.{field.name}": field
-        for file in (generation_pb2, options_pb2, text_pb2, model_pb2, control_pb2)
+        for file in (generation_pb2, document_pb2, options_pb2, text_pb2, model_pb2, control_pb2)
         for message in file.DESCRIPTOR.message_types_by_name.values()
         for field in message.fields
         if not field.is_repeated and field.type not in {field.TYPE_MESSAGE, field.TYPE_ENUM}

@@ -139,6 +139,23 @@ class Admission:
         self._connections[connection] = own
         return Permit(self, connection, places)
 
+    def try_enter(self, connection: str) -> Permit | None:
+        """Take one more place for a request that is inside, or none.
+
+        Half of the places to wait are left to newcomers, so that requests which grow do not shut
+        the door. Not getting one is no refusal: who asks goes on with what it has.
+
+        Args:
+            connection: Names the caller's connection.
+        """
+        own = self._connections.get(connection)
+        config = self._config
+        if self._all.taken >= config.max_running + config.max_waiting // 2 or (
+            own is not None and own.taken >= own.count
+        ):
+            return None
+        return self.enter_nowait(connection)
+
     def statistics(self) -> AdmissionStatistics:
         """Return how things stand."""
         return AdmissionStatistics(

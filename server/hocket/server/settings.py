@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hocket.server.admission import AdmissionConfig
+from hocket.server.document.config import DocumentConfig
 from hocket.server.drain import DrainConfig
 from hocket.server.engine.config import EngineConfig
 from hocket.server.errors import StartupError
@@ -50,6 +51,7 @@ class Settings:
         executors: Threads beside the loop's.
         listener: Where and how to listen.
         access: Who may call.
+        document: How documents are worked through.
         log: What is logged.
         metrics: What can be scraped.
         drain: How the server leaves.
@@ -63,6 +65,7 @@ class Settings:
     executors: ExecutorConfig = field(default_factory=ExecutorConfig)
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
+    document: DocumentConfig = field(default_factory=DocumentConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)

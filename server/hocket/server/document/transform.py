@@ -19,7 +19,7 @@ from hocket.server.document.job import Job, JobEnded, Place
 from hocket.server.document.merge import Merge, Order, Released
 from hocket.server.document.tally import DocumentEnded, Tally
 from hocket.server.document.writer import Writer
-from hocket.server.errors import HocketError, InvalidRequest
+from hocket.server.errors import InvalidRequest
 from hocket.server.text.segments import Segment
 
 _SLICE_CHARS = 4_096  # that are cut at once
@@ -78,7 +78,7 @@ class TransformPlan:
     max_gap_bytes: int = 1 << 21
 
 
-class Transform:
+class DocumentTransform:
     """One document, for one use.
 
     Some task pushes its parts and says when it is whole; another reads `events`.
@@ -115,7 +115,7 @@ class Transform:
         self._news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_closed = False
-        self._error: HocketError | None = None
+        self._error: Exception | None = None
         self._source_bytes = 0
         self._segments = 0
         self._gap = ""
@@ -144,7 +144,7 @@ class Transform:
         self._weigh("segment", gap, text)
         await self._hold((text, gap))
 
-    def close_nowait(self, error: HocketError | None = None) -> None:
+    def close_nowait(self, error: Exception | None = None) -> None:
         """Add no more: the document is whole, unless an error says why it is not. Repeatable.
 
         With an error all segments that are certain are worked on, then it is raised.
@@ -169,7 +169,7 @@ class Transform:
         Raises:
             InvalidRequest: It has too many segments, or too much between two of them; raised once
                 all before that is over.
-            HocketError: What it was closed with; raised as late.
+            Exception: What it was closed with; raised as late.
         """
         async with aclosing(self._fanout.events(self._jobs())) as events:
             async for event in events:

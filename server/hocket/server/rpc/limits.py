@@ -19,6 +19,15 @@ MAX_MESSAGES = 1_024
 MAX_TEXTS = 1_024
 MAX_COUNTED_BYTES = 1_048_576
 MAX_DETOKENIZED = 1_048_576
+MAX_INSTRUCTION_CHARS = 8_192
+MAX_TARGETS = 16
+MAX_LANGUAGE_CHARS = 64
+MAX_STYLE_CHARS = 256
+MAX_LABELS = 256
+MAX_LABEL_CHARS = 64
+MAX_TERMS = 1_024
+MAX_TERM_CHARS = 256
+MAX_SPANS = 65_536
 MAX_BUDGET_SECONDS = 315_576_000_000
 MAX_NANOS = 999_999_999
 DEFAULT_MAX_TOKENS = 512
@@ -64,6 +73,8 @@ RANGES = {
     "priority": Range(-100, 100),
     "sentences.min_chars": Range(0, 200),
     "sentences.max_chars": Range(40, 2_000),
+    "transform.context_segments": Range(0, 16),
+    "summarize.max_sentences": Range(1, 100),
 }
 
 
@@ -101,11 +112,24 @@ class Violations:
             self.add(name, f"must have at most {most} values; it has {count}")
         return count <= most
 
+    def check_chars(self, name: str, text: str, most: int, *, least: int = 0) -> None:
+        """Note a text that is too long or too short."""
+        if not least <= len(text) <= most:
+            bounds = f"from {least} to {most}" if least else f"at most {most}"
+            self.add(name, f"must have {bounds} characters; it has {len(text)}")
+
     def check_bytes(self, name: str, text: str, most: int) -> None:
         """Note a text that is too long."""
         size = len(text.encode())
         if size > most:
             self.add(name, f"must have at most {most} bytes; it has {size}")
+
+    def move_to(self, other: "Violations", prefix: str) -> None:
+        """Note all of this in another place, of a message that holds what was looked at."""
+        other.found += (
+            FieldViolation(field=f"{prefix}.{each.field}", description=each.description)
+            for each in self.found
+        )
 
     def raise_any(self) -> None:
         """Return if nothing is wrong.

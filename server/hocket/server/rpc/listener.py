@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hocket.server.errors import StartupError
 from hocket.server.rpc.control import ControlService
+from hocket.server.rpc.documents import DocumentService
 from hocket.server.rpc.generation import GenerationService
 from hocket.server.rpc.handlers import Continuation, Handler
 from hocket.server.rpc.health import HealthService
@@ -23,6 +24,8 @@ from hocket.server.rpc.texts import TextService
 from hocket.v1 import (
     control_pb2,
     control_pb2_grpc,
+    document_pb2,
+    document_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     model_pb2,
@@ -33,7 +36,7 @@ from hocket.v1 import (
 
 SERVICES = tuple(
     service.full_name
-    for file in (generation_pb2, text_pb2, model_pb2, control_pb2)
+    for file in (generation_pb2, document_pb2, text_pb2, model_pb2, control_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 _HANDSHAKE_MS = 5_000
@@ -90,6 +93,7 @@ class Listener:
         config: ListenerConfig,
         *,
         generation: GenerationService,
+        documents: DocumentService,
         texts: TextService,
         models: ModelService,
         control: ControlService,
@@ -104,6 +108,7 @@ class Listener:
             interceptors=[self._calls, *interceptors], options=_options(config), compression=None
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, self._server)
+        document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, self._server)
         text_pb2_grpc.add_TextServiceServicer_to_server(texts, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._server)

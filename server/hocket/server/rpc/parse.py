@@ -14,9 +14,10 @@ from hocket.server.engine.commands import Submit
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import FieldViolation, InvalidRequest, Reason
 from hocket.server.rpc.inputs import Input, max_prompt_tokens, parse_input
-from hocket.server.rpc.limits import MAX_BUDGET_SECONDS, MAX_NANOS, REQUEST_ID, Violations
+from hocket.server.rpc.limits import REQUEST_ID, Violations
 from hocket.server.rpc.parse_options import (
     default_max_tokens,
+    parse_budget,
     parse_granularity,
     parse_sampling,
     parse_sentences,
@@ -213,12 +214,5 @@ def _deadline(
 ) -> float | None:
     times = [] if remaining is None else [remaining]
     if request.HasField("time_budget"):
-        seconds, nanos = request.time_budget.seconds, request.time_budget.nanos
-        if not 0 <= nanos <= MAX_NANOS:
-            violations.add("time_budget.nanos", f"must be from 0 to {MAX_NANOS}")
-        elif not 0 < seconds + nanos * 1e-9 <= MAX_BUDGET_SECONDS:
-            violations.add(
-                "time_budget", f"must be above 0 and at most {MAX_BUDGET_SECONDS} seconds"
-            )
-        times.append(seconds + nanos * 1e-9)
+        times.append(parse_budget(request.time_budget, violations))
     return arrived + min(times) if times else None

@@ -4,12 +4,15 @@ Each function notes what is wrong and returns a value all the same, so that ever
 request is found in one go. What is not set takes the default that `options.proto` states.
 """
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.rpc.limits import (
     DEFAULT_MAX_TOKENS,
+    MAX_BUDGET_SECONDS,
     MAX_LOGIT_BIASES,
+    MAX_NANOS,
     MAX_STOP_BYTES,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
@@ -181,6 +184,16 @@ def parse_sentences(
         min_chars=options.min_chars if options.HasField("min_chars") else defaults.min_chars,
         max_chars=options.max_chars if options.HasField("max_chars") else defaults.max_chars,
     )
+
+
+def parse_budget(budget: Duration, violations: Violations) -> float:
+    """Return the seconds of a time budget."""
+    seconds: float = budget.seconds + budget.nanos * 1e-9
+    if not 0 <= budget.nanos <= MAX_NANOS:
+        violations.add("time_budget.nanos", f"must be from 0 to {MAX_NANOS}")
+    elif not 0 < seconds <= MAX_BUDGET_SECONDS:
+        violations.add("time_budget", f"must be above 0 and at most {MAX_BUDGET_SECONDS} seconds")
+    return seconds
 
 
 def _has(message: Message, name: str) -> bool:

@@ -37,7 +37,7 @@ PIECE_KINDS = {
     PieceKind.SOFT: options_pb2.PIECE_KIND_SOFT,
     PieceKind.TAIL: options_pb2.PIECE_KIND_TAIL,
 }
-_FINISH_REASONS = {
+FINISH_REASONS = {
     FinishReason.END_OF_TEXT: options_pb2.FINISH_REASON_END_OF_TEXT,
     FinishReason.MAX_TOKENS: options_pb2.FINISH_REASON_MAX_TOKENS,
     FinishReason.CONTEXT_FULL: options_pb2.FINISH_REASON_CONTEXT_FULL,
@@ -165,7 +165,7 @@ class EventRenderer:
 def _completion(completion: Completion) -> generation_pb2.Completion:
     message = generation_pb2.Completion(
         index=completion.index,
-        finish_reason=_FINISH_REASONS[completion.finish_reason],
+        finish_reason=FINISH_REASONS[completion.finish_reason],
         completion_tokens=completion.completion_tokens,
         text_bytes=completion.text_bytes,
     )

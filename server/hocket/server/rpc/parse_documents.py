@@ -1,0 +1,326 @@
+"""From `TransformStart` to what a document needs: its field violations are born here. Loop thread.
+
+Fields are named as a caller of the stream sees them, from `start` on. Nothing of the message is
+kept.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+from hocket.server.catalogue import ServedModel
+from hocket.server.document.form import Form
+from hocket.server.document.merge import Order
+from hocket.server.document.tasks import (
+    Classify,
+    FillIn,
+    Instruct,
+    Rewrite,
+    Summarize,
+    Task,
+    Translate,
+    variants_of,
+)
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
+from hocket.server.errors import InvalidRequest
+from hocket.server.rpc.limits import (
+    MAX_INSTRUCTION_CHARS,
+    MAX_LABEL_CHARS,
+    MAX_LABELS,
+    MAX_LANGUAGE_CHARS,
+    MAX_SPANS,
+    MAX_STYLE_CHARS,
+    MAX_TARGETS,
+    MAX_TERM_CHARS,
+    MAX_TERMS,
+    RANGES,
+    REQUEST_ID,
+    Range,
+    Violations,
+)
+from hocket.server.rpc.parse import max_completion_tokens
+from hocket.server.rpc.parse_options import (
+    parse_budget,
+    parse_sampling,
+    parse_sentences,
+    parse_stopping,
+)
+from hocket.server.text.pieces import Granularity, SentenceOptions
+from hocket.server.text.protection import Protection
+from hocket.server.text.segments import Segmentation, Segmenter
+from hocket.v1 import document_pb2, options_pb2
+
+_SEGMENTATIONS = {
+    document_pb2.SEGMENTATION_UNSPECIFIED: Segmentation.SENTENCES,
+    document_pb2.SEGMENTATION_SENTENCES: Segmentation.SENTENCES,
+    document_pb2.SEGMENTATION_PARAGRAPHS: Segmentation.PARAGRAPHS,
+    document_pb2.SEGMENTATION_GIVEN: Segmentation.GIVEN,
+}
+_ORDERS = {
+    document_pb2.SEGMENT_ORDER_UNSPECIFIED: Order.IN_ORDER,
+    document_pb2.SEGMENT_ORDER_IN_ORDER: Order.IN_ORDER,
+    document_pb2.SEGMENT_ORDER_AS_COMPLETED: Order.AS_COMPLETED,
+    document_pb2.SEGMENT_ORDER_INTERLEAVED: Order.INTERLEAVED,
+}
+_GRANULARITIES = {
+    options_pb2.GRANULARITY_UNSPECIFIED: Granularity.SENTENCE,
+    options_pb2.GRANULARITY_TOKEN: Granularity.TOKEN,
+    options_pb2.GRANULARITY_SENTENCE: Granularity.SENTENCE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedTransform:
+    """A document that may come, whose fields are good.
+
+    Attributes:
+        request_id: Given or made.
+        model: Who writes.
+        owner: Who asks.
+        segmentation: What a segment is.
+        sentences: How sentences are cut.
+        task: What is done with each.
+        context_segments: So many segments before each one are shown with it.
+        protects: Whether code, addresses and the like are kept.
+        protected_ranges: What else is kept, in bytes of the document.
+        protected_terms: What else is kept wherever it stands.
+        sampling: How tokens are drawn; its seed is the document's.
+        is_seed_given: Whether the caller set the seed.
+        stopping: When the text of a segment ends; `max_tokens` holds only if `has_max_tokens`.
+        has_max_tokens: Whether the caller set it.
+        granularity: `TOKEN` or `SENTENCE`.
+        order: In which order segments come back.
+        window: Most that are worked on at once.
+        may_cache: Whether segments may be taken from the cache and kept there.
+        priority: Lower runs first.
+        arrived: When it had been read, in seconds of the monotonic clock.
+        budget: When its time is up, of that clock; None for never.
+        deadline: When it is no longer wanted, of that clock; None for never.
+    """
+
+    request_id: str
+    model: ServedModel
+    owner: str
+    segmentation: Segmentation
+    sentences: SentenceOptions
+    task: Task
+    context_segments: int
+    protects: bool
+    protected_ranges: tuple[tuple[int, int], ...]
+    protected_terms: tuple[str, ...]
+    sampling: SamplingParams
+    is_seed_given: bool
+    stopping: StoppingParams
+    has_max_tokens: bool
+    granularity: Granularity
+    order: Order
+    window: int
+    may_cache: bool
+    priority: int
+    arrived: float
+    budget: float | None
+    deadline: float | None
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What each variant is: the target languages, or one empty name."""
+        return variants_of(self.task)
+
+    def segmenter(self) -> Segmenter:
+        """Return what cuts the document. Text thread: a thousand terms take a while."""
+        protection = Protection(
+            finds_kinds=self.protects, terms=self.protected_terms, ranges=self.protected_ranges
+        )
+        return Segmenter(self.segmentation, self.sentences, protection)
+
+
+def check_transform(
+    start: document_pb2.TransformStart,
+    model: ServedModel,
+    *,
+    owner: str = "",
+    arrived: float,
+    remaining: float | None,
+    max_window: int,
+) -> CheckedTransform:
+    """Check every field before any work is done.
+
+    Args:
+        start: As it came.
+        model: Who would write.
+        owner: Who asks; empty where nobody needs a name.
+        arrived: When it had been read, in seconds of the monotonic clock.
+        remaining: Seconds until the call's own deadline; None without one.
+        max_window: The widest window.
+
+    Raises:
+        InvalidRequest: With all violations of all fields.
+    """
+    all_violations, violations = Violations(), Violations()
+    if start.request_id and not REQUEST_ID.fullmatch(start.request_id):
+        violations.add("request_id", "must be 1 to 128 characters of A-Z a-z 0-9 - _ . :")
+    size = model.limits.vocabulary_size
+    sampling = parse_sampling(
+        start.sampling,
+        options_pb2.OutputOptions(),
+        vocabulary_size=size,
+        fresh_seed=secrets.randbits(64),
+        violations=violations,
+    )
+    stopping, max_tokens = parse_stopping(
+        start.stopping,
+        vocabulary_size=size,
+        max_completion_tokens=max_completion_tokens(model),
+        violations=violations,
+    )
+    for name, table in (
+        ("segmentation", _SEGMENTATIONS),
+        ("order", _ORDERS),
+        ("granularity", _GRANULARITIES),
+    ):
+        if getattr(start, name) not in table:
+            violations.add(name, f"must be a value known here; it is {getattr(start, name)}")
+    if start.HasField("priority"):
+        violations.check_range("priority", start.priority)
+    violations.check_range(
+        "context_segments", start.context_segments, RANGES["transform.context_segments"]
+    )
+    window = start.window if start.HasField("window") else max_window
+    violations.check_range("window", window, Range(1, max_window))
+    segmentation = _SEGMENTATIONS.get(start.segmentation, Segmentation.SENTENCES)
+    budget = parse_budget(start.time_budget, violations) if start.HasField("time_budget") else None
+    sentences = parse_sentences(start.sentences, "sentences", violations)
+    ranges = _ranges(start, segmentation, violations)
+    terms = _terms(start, violations)
+    task = _task(start, violations)
+    violations.move_to(all_violations, "start")
+    all_violations.raise_any()
+    times = [seconds for seconds in (budget, remaining) if seconds is not None]
+    return CheckedTransform(
+        request_id=start.request_id or secrets.token_hex(16),
+        model=model,
+        owner=owner,
+        segmentation=segmentation,
+        sentences=sentences,
+        task=task,
+        context_segments=start.context_segments,
+        protects=start.protect if start.HasField("protect") else True,
+        protected_ranges=ranges,
+        protected_terms=terms,
+        sampling=sampling,
+        is_seed_given=start.sampling.HasField("seed"),
+        stopping=stopping,
+        has_max_tokens=max_tokens is not None,
+        granularity=_GRANULARITIES[start.granularity],
+        order=_ORDERS[start.order],
+        window=window,
+        may_cache=start.cache if start.HasField("cache") else True,
+        priority=start.priority,
+        arrived=arrived,
+        budget=None if budget is None else arrived + budget,
+        deadline=arrived + min(times) if times else None,
+    )
+
+
+def _ranges(
+    start: document_pb2.TransformStart, segmentation: Segmentation, violations: Violations
+) -> tuple[tuple[int, int], ...]:
+    name = "protected_ranges"
+    if not violations.check_count(name, len(start.protected_ranges), MAX_SPANS):
+        return ()
+    if start.protected_ranges and segmentation is Segmentation.GIVEN:
+        violations.add(name, "must have no values where segments are given")
+    ranges = tuple((each.start_byte, each.end_byte) for each in start.protected_ranges)
+    before = -1
+    for index, (begin, end) in enumerate(ranges):
+        if begin >= end or begin <= before:
+            violations.add(
+                f"{name}[{index}]",
+                "must hold a byte at least, apart from and behind the one before",
+            )
+            break  # the first that is wrong; those behind it may be right
+        before = end
+    return ranges
+
+
+def _terms(start: document_pb2.TransformStart, violations: Violations) -> tuple[str, ...]:
+    name = "protected_terms"
+    if not violations.check_count(name, len(start.protected_terms), MAX_TERMS):
+        return ()
+    for index, term in enumerate(start.protected_terms):
+        violations.check_chars(f"{name}[{index}]", term, MAX_TERM_CHARS, least=1)
+    return tuple(start.protected_terms)
+
+
+def _task(start: document_pb2.TransformStart, violations: Violations) -> Task:
+    match start.WhichOneof("task"):
+        case "instruction":
+            _check_words("instruction", start.instruction, MAX_INSTRUCTION_CHARS, violations)
+            return Instruct(start.instruction)
+        case "template":
+            return _template(start.template, violations)
+        case "translate":
+            return _translate(start.translate, violations)
+        case "rewrite":
+            violations.check_chars("rewrite.style", start.rewrite.style, MAX_STYLE_CHARS)
+            return Rewrite(start.rewrite.style)
+        case "summarize":
+            options = start.summarize
+            most = options.max_sentences if options.HasField("max_sentences") else 1
+            violations.check_range("summarize.max_sentences", most)
+            return Summarize(most)
+        case "classify":
+            return _classify(start.classify, violations)
+        case _:
+            violations.add(
+                "task",
+                "one of instruction, template, translate, rewrite, summarize and classify must be"
+                " set",
+            )
+            return Rewrite()
+
+
+def _template(template: str, violations: Violations) -> Task:
+    violations.check_chars("template", template, MAX_INSTRUCTION_CHARS, least=1)
+    if 1 <= len(template) <= MAX_INSTRUCTION_CHARS:
+        try:
+            Form.parse(template, field="template")
+        except InvalidRequest as error:
+            violations.found += error.violations
+    return FillIn(template)
+
+
+def _translate(options: document_pb2.Translate, violations: Violations) -> Task:
+    name = "translate.target_languages"
+    targets: tuple[str, ...] = ()
+    if 1 <= len(options.target_languages) <= MAX_TARGETS:
+        targets = tuple(options.target_languages)
+    else:
+        violations.add(name, f"must have from 1 to {MAX_TARGETS} values")
+    for index, language in enumerate(targets):
+        _check_words(f"{name}[{index}]", language, MAX_LANGUAGE_CHARS, violations)
+    source = options.source_language
+    violations.check_chars("translate.source_language", source, MAX_LANGUAGE_CHARS)
+    return Translate(targets or ("",), source)
+
+
+def _classify(options: document_pb2.Classify, violations: Violations) -> Task:
+    name = "classify.labels"
+    labels: tuple[str, ...] = ()
+    if 2 <= len(options.labels) <= MAX_LABELS:  # noqa: PLR2004 - there must be a choice
+        labels = tuple(options.labels)
+    else:
+        violations.add(name, f"must have from 2 to {MAX_LABELS} values")
+    seen: set[str] = set()
+    for index, label in enumerate(labels):
+        _check_words(f"{name}[{index}]", label, MAX_LABEL_CHARS, violations)
+        if label in seen:
+            violations.add(f"{name}[{index}]", "must differ from those before it")
+        seen.add(label)
+    return Classify(labels)
+
+
+def _check_words(name: str, text: str, most: int, violations: Violations) -> None:
+    """Note a text that is too long, too short, or blank."""
+    violations.check_chars(name, text, most, least=1)
+    if text and not text.strip():
+        violations.add(name, "must not be blank")
