@@ -89,11 +89,13 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
                 yield response
         context.set_trailing_metadata((("x-request-id", record.request_id),))
 
-    def Compose(
-        self, _request_iterator: AsyncIterator[document_pb2.ComposeRequest], _context: Context
+    async def Compose(
+        self, request_iterator: AsyncIterator[document_pb2.ComposeRequest], _context: Context
     ) -> AsyncIterator[document_pb2.ComposeResponse]:
         """Write the sections of a text."""
+        await anext(request_iterator, None)
         raise Unsupported("Compose is not offered by this server")
+        yield  # type: ignore[unreachable] # makes it a generator
 
     async def _transform(
         self, requests: Requests, record: AccessRecord
