@@ -153,6 +153,7 @@ async def test_work_begins_while_text_still_comes():
     document.close_nowait()
     *_, end = [event async for event in events]
     assert (end.segments, end.gap, end.target_bytes) == (2, " ", (3,))
+    assert document.tally.usage == end.usage
 
 
 async def test_each_job_is_shown_the_segments_before_it():
