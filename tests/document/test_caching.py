@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from document.jobs import DONE, jobs_of, piece, segments_of
 from document.scripted_writer import ScriptedWriter
+from document.stories import DONE, jobs_of, piece, segments_of
 from hocket.server.document.cache import Result, SegmentCache
 from hocket.server.document.caching import CachingWriter
 from hocket.server.document.job import JobUsage, Place, Written

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from document.jobs import DONE, jobs_of, key, piece, segments_of
 from document.scripted_writer import Door, ScriptedWriter
+from document.stories import DONE, jobs_of, key, piece, segments_of
 from hocket.server.document.fanout import Fanout
 from hocket.server.document.job import JobEnded, JobPiece, JobStarted, Place, Written
 from hocket.server.engine.commands import FinishReason

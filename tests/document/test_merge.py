@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 
-from document.jobs import events_of, jobs_of, key, segments_of, stories
+from document.stories import events_of, jobs_of, key, segments_of, stories
 from hocket.server.document.job import JobEnded, JobPiece, JobStarted, Place
 from hocket.server.document.merge import Merge, Order, Released
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from document.jobs import DONE, key, piece
 from document.scripted_writer import Door, ScriptedWriter
+from document.stories import DONE, key, piece
 from hocket.server.document import transform as module
 from hocket.server.document.job import JobEnded, JobPiece, JobStarted, Place, Written
 from hocket.server.document.merge import Order

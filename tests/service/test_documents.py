@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from document.jobs import DONE, piece
 from document.scripted_writer import ScriptedWriter
+from document.stories import DONE, piece
 from hocket.server.document.job import Place
 from hocket.server.document.transform import DocumentTransform
 from hocket.server.errors import EngineFailed, GenerationFailed
