@@ -10,9 +10,9 @@ from typing import Final
 from hocket.server.text.verbatim import Span, Terms, find_verbatim
 
 _LETTER: Final = re.compile(r"[^\W_]")
-# Brackets that models copy; the first whose opening does not occur in a text are taken.
+# Brackets that models copy; the first that do not occur in a text are taken.
 _BRACKETS: Final = (("[[", "]]"), ("⟦", "⟧"), ("<<", ">>"))
-_TAKEN: Final = re.compile(r"\[\[(x*)")
+_TAKEN: Final = re.compile(r"(?:(?<=\[\[)x*|(?<!x)x+(?=\]\]))")
 
 
 class Protection:
@@ -180,9 +180,9 @@ def _edge(raw: bytes, position: int, step: int) -> int:
 
 
 def _brackets_for(text: str) -> tuple[str, str]:
-    """Return brackets whose opening does not occur in a text."""
-    for brackets in _BRACKETS:
-        if brackets[0] not in text:
-            return brackets
-    longest = max(len(found[1]) for found in _TAKEN.finditer(text))
-    return f"[[{'x' * (longest + 1)}", "]]"
+    """Return brackets of which neither occurs in a text: no mask can come of what it leaves."""
+    for opening, closing in _BRACKETS:
+        if opening not in text and closing not in text:
+            return opening, closing
+    more = "x" * (1 + max((len(found[0]) for found in _TAKEN.finditer(text)), default=0))
+    return f"[[{more}", f"{more}]]"
