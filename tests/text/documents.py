@@ -75,9 +75,9 @@ def segmented(segmenter: Segmenter, text: str, cuts: list[int]) -> tuple[list[Se
 
 
 def spent(work: Callable[[str], object], text: str) -> float:
-    """Return the processor time that work on a text takes, in seconds; the least of three."""
+    """Return the processor time that work on a text takes, in seconds; the least of two."""
     took = []
-    for _ in range(3):
+    for _ in range(2):
         begun = time.thread_time()
         work(text)
         took.append(time.thread_time() - begun)

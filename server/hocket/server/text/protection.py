@@ -114,11 +114,10 @@ class Masked:
         kept = [self.source[start:end] for start, end in self.spans]
         return masks.sub(lambda found: kept[int(found[1])], written)
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What is worked on piece by piece where masks were lost; nothing if all is kept.
+    def parts(self) -> tuple[tuple[Part, ...], str]:
+        """Return what is worked on piece by piece where masks were lost, and what stands after.
 
-        Joined, with `after` behind them, they are the source.
+        Joined they are the source. No part means that all of it is kept.
         """
         parts: list[Part] = []
         done = 0
@@ -129,12 +128,7 @@ class Masked:
             begin = start + len(text) - len(text.lstrip())
             parts.append(Part(self.source[done:begin], text.strip()))
             done = begin + len(parts[-1].text)
-        return tuple(parts)
-
-    @property
-    def after(self) -> str:
-        """What stands behind the last part, kept."""
-        return self.source[sum(len(part.before) + len(part.text) for part in self.parts) :]
+        return tuple(parts), self.source[done:]
 
 
 def mask(text: str, spans: Sequence[Span]) -> Masked:
