@@ -73,10 +73,10 @@ def test_the_parts_between_join_to_the_text(spanned):
 
 def test_masks_that_change_places_take_what_they_stand_for_along():
     masked = mask("See {a} and {b}.", [(4, 7), (12, 15)])
-    assert masked.text == "See [[0]] and [[1]]."
-    assert masked.unmask("Siehe [[1]] und [[0]].") == "Siehe {b} und {a}."
-    assert masked.unmask("راجع [[٠]] و[[١]].") == "راجع {a} و{b}."
-    assert masked.unmask("[[Siehe]] [[0]] [[1]]") == "[[Siehe]] {a} {b}"
+    assert masked.text == "See ⟦0⟧ and ⟦1⟧."
+    assert masked.unmask("Siehe ⟦1⟧ und ⟦0⟧.") == "Siehe {b} und {a}."
+    assert masked.unmask("راجع ⟦٠⟧ و⟦١⟧.") == "راجع {a} و{b}."
+    assert masked.unmask("⟦Siehe⟧ ⟦0⟧ ⟦1⟧") == "⟦Siehe⟧ {a} {b}"
     parts, after = masked.parts()
     assert [(part.before, part.text) for part in parts] == [("", "See"), (" {a} ", "and")]
     assert after == " {b}."

@@ -10,8 +10,9 @@ from typing import Final
 from hocket.server.text.verbatim import Span, Terms, find_verbatim
 
 _LETTER: Final = re.compile(r"[^\W_]")
-# Brackets that models copy; the first that do not occur in a text are taken.
-_BRACKETS: Final = (("[[", "]]"), ("⟦", "⟧"), ("<<", ">>"))
+# Brackets that models copy, the best first; the first that do not occur in a text are taken. Of 16
+# short tasks SmolLM2 kept all masks in 7, 3 and 2.
+_BRACKETS: Final = (("⟦", "⟧"), ("<<", ">>"), ("[[", "]]"))
 _TAKEN: Final = re.compile(r"(?:(?<=\[\[)x*|(?<!x)x+(?=\]\]))")
 
 
