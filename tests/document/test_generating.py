@@ -104,8 +104,19 @@ async def test_the_parts_of_a_segment_share_its_max_tokens():
         one = job(text, protected=spans(text, "`x`", "`y`"))
         pieces, written = await write(writer, one)
     # The end of a text is a token, too.
-    assert "".join(piece.text for piece in pieces) == "12345 `x` 1234"
+    assert "".join(piece.text for piece in pieces) == "12345 `x` 1234 `y`"
     assert written.finish_reason is FinishReason.MAX_TOKENS
+
+
+async def test_a_stop_string_of_the_caller_ends_the_whole_segment():
+    text = "aaa `x` bbb `y`"
+    answers = [("[[0]]", "lost"), ("aaa", "12345"), ("bbb", "never")]
+    stopping = StoppingParams(max_tokens=100, stop=("45",))
+    async with driven(scripted(*answers)) as model:
+        one = job(text, protected=spans(text, "`x`", "`y`"))
+        pieces, written = await write(writer_of(model, stopping=stopping), one)
+    assert "".join(piece.text for piece in pieces) == "123"
+    assert written.finish_reason is FinishReason.STOP_STRING
 
 
 async def test_a_summary_keeps_no_spans():

@@ -28,6 +28,9 @@ from hocket.server.text.pieces import Granularity, PieceKind
 
 _CUT_OFF: Final = (FinishReason.CANCELLED, FinishReason.ABORTED, FinishReason.TIME_BUDGET)
 
+# Where the text of a part ends by these, that of its segment does.
+_ENDED: Final = (*_CUT_OFF, FinishReason.STOP_STRING, FinishReason.STOP_TOKEN)
+
 Items = AsyncGenerator[WrittenPiece | Written]
 
 
@@ -209,9 +212,9 @@ class GeneratingWriter:
         for part in parts:
             for piece in cutter.push(part.before):
                 yield piece
-            if left == 0:
+            if left == 0:  # the spans come all the same
                 reason = FinishReason.MAX_TOKENS
-                break
+                continue
             trim, prompt = Trim(), self._prompt(job, part.text)
             manner = Manner(granularity=Granularity.TOKEN, sampling=voice.sampling, max_tokens=left)
             async with aclosing(voice.ask(prompt, manner)) as outputs:
@@ -223,8 +226,8 @@ class GeneratingWriter:
                         completion = output.finished.completions[0]
                         reason = self._reason(completion, prompt)
                         left = None if left is None else left - completion.completion_tokens
-            if reason is not FinishReason.END_OF_TEXT:
-                break  # where the text of a part was ended, that of the segment is
+            if reason in _ENDED:
+                break
         else:
             for piece in cutter.push(after):
                 yield piece
