@@ -21,7 +21,14 @@ from hocket.server.document.labels import choose_label
 from hocket.server.document.prompts import Prompt, Prompts
 from hocket.server.document.tasks import Classify, Summarize
 from hocket.server.document.trim import Trim
-from hocket.server.document.voice import Manner, RunText, Voice, WritingOptions, place_seed
+from hocket.server.document.voice import (
+    Manner,
+    Question,
+    RunText,
+    Voice,
+    WritingOptions,
+    place_seed,
+)
 from hocket.server.engine.commands import Completion, FinishReason
 from hocket.server.errors import QueueTimeout
 from hocket.server.text.pieces import Granularity, PieceKind
@@ -114,7 +121,7 @@ class GeneratingWriter:
                 async for item in items:
                     yield item
         except QueueTimeout:  # the rest did not begin in time; what came of it is all there is
-            yield _written(FinishReason.TIME_BUDGET, voice)
+            yield voice.written(FinishReason.TIME_BUDGET)
         finally:
             voice.close_nowait()
             del self._voices[job.place]
@@ -160,21 +167,8 @@ class GeneratingWriter:
             return self._choose(job, voice, self._prompts.task.labels)
         if self._protected(job):
             return self._write_masked(job, voice)
-        return self._write_live(job, voice)
-
-    async def _write_live(self, job: Job, voice: Voice) -> Items:
-        trim, completion = Trim(), None
         prompt = self._prompt(job, job.segment.text)
-        async with aclosing(voice.ask(prompt)) as outputs:
-            async for output in outputs:
-                for text in output.texts:
-                    if shown := trim.push(text.piece.text):
-                        yield WrittenPiece(shown, text.piece.kind)
-                if output.finished is not None:
-                    completion = output.finished.completions[0]
-        if completion is None:
-            raise AssertionError("a request ended without an end. This is a bug.")
-        yield _written(self._reason(completion, prompt), voice)
+        return written_live(voice, prompt, self._model, self._options)
 
     async def _write_masked(self, job: Job, voice: Voice) -> Items:
         masked = self._mask(job.segment.text, self._protected(job))
@@ -183,7 +177,7 @@ class GeneratingWriter:
         if not parts:
             for piece in (*cutter.push(after), *cutter.finish()):
                 yield piece
-            yield _written(FinishReason.END_OF_TEXT, voice, "kept")
+            yield voice.written(FinishReason.END_OF_TEXT, "kept")
             return
         prompt = self._prompt(job, masked.text)
         manner = Manner(granularity=Granularity.TOKEN, sampling=voice.sampling)
@@ -194,9 +188,9 @@ class GeneratingWriter:
             voice.show()
             for piece in (*cutter.push(kept), *cutter.finish()):
                 yield piece
-            yield _written(reason, voice, "kept")
+            yield voice.written(reason, "kept")
         elif reason in _CUT_OFF:
-            yield _written(reason, voice)  # what there is of it still has masks in it
+            yield voice.written(reason)  # what there is of it still has masks in it
         else:
             voice.hide()
             async with aclosing(self._write_parts(job, voice, parts, after, cutter)) as items:
@@ -233,18 +227,18 @@ class GeneratingWriter:
                 yield piece
         for piece in cutter.finish():
             yield piece
-        yield _written(reason, voice, "split")
+        yield voice.written(reason, "split")
 
     async def _choose(self, job: Job, voice: Voice, labels: Sequence[str]) -> Items:
         prompt = self._prompt(job, job.segment.text)
         chosen = await choose_label(voice, prompt, labels, self._model)
         if isinstance(chosen, FinishReason):
-            yield _written(chosen, voice)
+            yield voice.written(chosen)
             return
         voice.show()
         is_token = self._options.granularity is Granularity.TOKEN
         yield WrittenPiece(labels[chosen], PieceKind.DELTA if is_token else PieceKind.TAIL)
-        yield _written(FinishReason.END_OF_TEXT, voice)
+        yield voice.written(FinishReason.END_OF_TEXT)
 
     def _protected(self, job: Job) -> tuple[tuple[int, int], ...]:
         """Return the spans to keep: none where the text itself is not to come back."""
@@ -256,14 +250,35 @@ class GeneratingWriter:
         return self._prompts.prompt(text, variant=job.place.variant, context=job.context)
 
     def _reason(self, completion: Completion, prompt: Prompt) -> FinishReason:
-        """Return why a text ended; a stop string of the prompt's own is its natural end."""
-        own = set(prompt.stops_for(self._model)) - set(self._options.stopping.stop)
-        if completion.stop_string in own:
-            return FinishReason.END_OF_TEXT
-        return completion.finish_reason
+        return _reason(completion, prompt, self._model, self._options)
 
 
-def _written(reason: FinishReason, voice: Voice, protection: str = "") -> Written:
-    return Written(
-        finish_reason=reason, usage=voice.usage, timings=voice.timings, protection=protection
-    )
+async def written_live(
+    voice: Voice, question: Question, model: ServedModel, options: WritingOptions
+) -> Items:
+    """Yield what a model answers as it writes it, then how it ended.
+
+    Raises:
+        HocketError: The question is refused, or the request failed.
+    """
+    trim, completion = Trim(), None
+    async with aclosing(voice.ask(question)) as outputs:
+        async for output in outputs:
+            for text in output.texts:
+                if shown := trim.push(text.piece.text):
+                    yield WrittenPiece(shown, text.piece.kind)
+            if output.finished is not None:
+                completion = output.finished.completions[0]
+    if completion is None:
+        raise AssertionError("a request ended without an end. This is a bug.")
+    yield voice.written(_reason(completion, question, model, options))
+
+
+def _reason(
+    completion: Completion, question: Question, model: ServedModel, options: WritingOptions
+) -> FinishReason:
+    """Return why a text ended; a stop string of the question's own is its natural end."""
+    own = set(question.stops_for(model)) - set(options.stopping.stop)
+    if completion.stop_string in own:
+        return FinishReason.END_OF_TEXT
+    return completion.finish_reason

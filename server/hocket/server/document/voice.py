@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from hocket.server.catalogue import ServedModel
-from hocket.server.document.job import JobUsage, Place
+from hocket.server.document.job import JobUsage, Place, Written
 from hocket.server.document.prompts import check_tokens
 from hocket.server.engine.commands import (
     Completion,
@@ -66,6 +66,7 @@ class WritingOptions:
         sentences: How what is written is cut into sentences.
         priority: Lower runs first.
         deadline: When it is no longer wanted, in seconds of the engine's clock; None for never.
+        field: The path that a prompt is complained about under.
     """
 
     request_id: str
@@ -78,6 +79,7 @@ class WritingOptions:
     sentences: SentenceOptions = field(default_factory=SentenceOptions)
     priority: int = 0
     deadline: float | None = None
+    field: str = "segment"
 
     def max_tokens(self, room: int) -> int:
         """Return the most tokens of an answer for which there is so much room."""
@@ -158,6 +160,12 @@ class Voice:
         while self._generations:
             self._generations.pop().close_nowait()
 
+    def written(self, reason: FinishReason, protection: str = "") -> Written:
+        """Return how the job ended, with all that its requests took."""
+        return Written(
+            finish_reason=reason, usage=self.usage, timings=self.timings, protection=protection
+        )
+
     def hide(self) -> None:
         """Note that the reader has seen nothing of what was written so far."""
         if self.timings is not None:
@@ -228,7 +236,9 @@ class Voice:
         most = limits.max_context_tokens - 1
         reserved = options.max_tokens(limits.max_context_tokens // 4)
         token_ids = check_tokens(
-            question.encode(self._model, reserved=min(reserved, most)), self._model
+            question.encode(self._model, reserved=min(reserved, most)),
+            self._model,
+            field=options.field,
         )
         max_tokens = options.max_tokens(limits.max_context_tokens - len(token_ids))
         if manner is not None and manner.max_tokens is not None:
