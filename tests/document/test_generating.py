@@ -8,7 +8,6 @@ import pytest
 
 from document.driven import driven, run_here, scripted
 from document.jobs import job, options, spans, text_of, texts_of, write
-from document.masks import mask
 from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.prompts import Prompts
 from hocket.server.document.tasks import Classify, FillIn, Rewrite, Summarize, Translate
@@ -17,16 +16,19 @@ from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import GenerationFailed, InvalidRequest, Reason
 from hocket.server.text.pieces import Granularity, PieceKind
+from hocket.server.text.protection import mask
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
+# The masks as the model is shown them.
+FIRST, SECOND, THIRD = mask("abc", ((0, 1), (1, 2), (2, 3))).text.replace("⟧", "⟧ ").split()
 PLAIN = FillIn("{segment}")
 
 
 def writer_of(model, task=PLAIN, **changes) -> GeneratingWriter:
     loop = asyncio.get_running_loop()
     return GeneratingWriter(
-        model, Prompts(task), options(**changes), run_text=run_here, mask=mask, clock=loop.time
+        model, Prompts(task), options(**changes), run_text=run_here, clock=loop.time
     )
 
 
@@ -64,7 +66,9 @@ async def test_jobs_side_by_side_write_what_each_writes_alone():
 
 async def test_protected_spans_stand_where_their_masks_were_written():
     text = "See `a` and `b` now."
-    async with driven(scripted(("See [[0]] and [[1]] now.", " Now [[1]], then [[0]]. "))) as model:
+    async with driven(
+        scripted((f"See {FIRST} and {SECOND} now.", f" Now {SECOND}, then {FIRST}. "))
+    ) as model:
         one = job(text, protected=spans(text, "`a`", "`b`"))
         pieces, written = await write(writer_of(model), one)
     assert [piece.text for piece in pieces] == ["Now `b`, then `a`."]
@@ -72,12 +76,12 @@ async def test_protected_spans_stand_where_their_masks_were_written():
     assert written.timings.first_text == written.timings.total
 
 
-@pytest.mark.parametrize("spoiled", ["Lost it.", "[[0]] and [[0]]", "[[0]] [[2]] [[1]]"])
+@pytest.mark.parametrize("spoiled", ["Lost it.", f"{FIRST} {FIRST}", f"{FIRST} {THIRD} {SECOND}"])
 @pytest.mark.parametrize("granularity", [Granularity.TOKEN, Granularity.SENTENCE])
 async def test_where_a_mask_was_lost_the_parts_between_are_written(spoiled, granularity):
     """White space and marks around the spans stay as they were."""
     text = "Open  `x`, then close.  {name}"
-    answers = [("[[0]]", spoiled), ("Open", " Öffne "), ("then", "dann zu. Ja.")]
+    answers = [(FIRST, spoiled), ("Open", " Öffne "), ("then", "dann zu. Ja.")]
     async with driven(scripted(*answers)) as model:
         one = job(text, protected=spans(text, "`x`", "{name}"))
         pieces, written = await write(writer_of(model, granularity=granularity), one)
@@ -97,7 +101,7 @@ async def test_a_segment_that_is_kept_as_a_whole_is_not_written():
 
 async def test_the_parts_of_a_segment_share_its_max_tokens():
     text = "aaa `x` bbb `y` ccc"
-    answers = [("[[0]]", "lost"), ("aaa", "12345"), ("bbb", "123456789"), ("ccc", "never")]
+    answers = [(FIRST, "lost"), ("aaa", "12345"), ("bbb", "123456789"), ("ccc", "never")]
     stopping = StoppingParams(max_tokens=10)
     async with driven(scripted(*answers)) as model:
         writer = writer_of(model, stopping=stopping, has_max_tokens=True)
@@ -110,7 +114,7 @@ async def test_the_parts_of_a_segment_share_its_max_tokens():
 
 async def test_a_stop_string_of_the_caller_ends_the_whole_segment():
     text = "aaa `x` bbb `y`"
-    answers = [("[[0]]", "lost"), ("aaa", "12345"), ("bbb", "never")]
+    answers = [(FIRST, "lost"), ("aaa", "12345"), ("bbb", "never")]
     stopping = StoppingParams(max_tokens=100, stop=("45",))
     async with driven(scripted(*answers)) as model:
         one = job(text, protected=spans(text, "`x`", "`y`"))

@@ -6,7 +6,6 @@ import pytest
 
 from document.driven import driven, run_here
 from document.jobs import job, options, spans, texts_of, write
-from document.masks import mask
 from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.prompts import Prompts
 from hocket.server.document.tasks import Classify, Rewrite, Translate
@@ -41,7 +40,6 @@ def writer_of(model, task):
         Prompts(task),
         options(stopping=StoppingParams(max_tokens=MAX_TOKENS), has_max_tokens=True),
         run_text=run_here,
-        mask=mask,
         clock=asyncio.get_running_loop().time,
     )
 

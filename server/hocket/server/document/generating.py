@@ -8,11 +8,12 @@ White space around what the model writes is dropped, so that gaps stay as they w
 """
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from hocket.server.catalogue import ServedModel
 from hocket.server.document.cutter import Cutter
@@ -32,47 +33,15 @@ from hocket.server.document.voice import (
 from hocket.server.engine.commands import Completion, FinishReason
 from hocket.server.errors import QueueTimeout
 from hocket.server.text.pieces import Granularity, PieceKind
+from hocket.server.text.protection import Part, mask
 
 _CUT_OFF: Final = (FinishReason.CANCELLED, FinishReason.ABORTED, FinishReason.TIME_BUDGET)
 
+_GLUE: Final = re.compile(r"[\s,;:.!?)\]}\u2013\u2014\u2026\u3001\u3002\uff0c]+")
 # Where the text of a part ends by these, that of its segment does.
 _ENDED: Final = (*_CUT_OFF, FinishReason.STOP_STRING, FinishReason.STOP_TOKEN)
 
 Items = AsyncGenerator[WrittenPiece | Written]
-
-
-class Part(Protocol):
-    """What is worked on between protected spans; see `text.protection.Part`."""
-
-    @property
-    def before(self) -> str:
-        """What stands before it, kept."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """What is worked on."""
-        ...
-
-
-class Masked(Protocol):
-    """A text with masks in the place of what is kept; see `text.protection.Masked`."""
-
-    @property
-    def text(self) -> str:
-        """The text with masks."""
-        ...
-
-    def unmask(self, written: str) -> str | None:
-        """Return what was written, unmasked; None unless each mask is there exactly once."""
-        ...
-
-    def parts(self) -> tuple[Sequence[Part], str]:
-        """Return the parts between what is kept, and what stands after the last."""
-        ...
-
-
-Mask = Callable[[str, Sequence[tuple[int, int]]], Masked]
 
 
 class GeneratingWriter:
@@ -85,7 +54,6 @@ class GeneratingWriter:
         options: WritingOptions,
         *,
         run_text: RunText,
-        mask: Mask,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make it.
@@ -95,14 +63,12 @@ class GeneratingWriter:
             prompts: What it is asked.
             options: How it writes.
             run_text: Runs a function on a text thread.
-            mask: Masks spans of a text.
             clock: The clock that the engine reads deadlines by.
         """
         self._model = model
         self._prompts = prompts
         self._options = options
         self._run_text = run_text
-        self._mask = mask
         self._clock = clock
         self._voices: dict[Place, Voice] = {}
 
@@ -171,7 +137,7 @@ class GeneratingWriter:
         return written_live(voice, prompt, self._model, self._options)
 
     async def _write_masked(self, job: Job, voice: Voice) -> Items:
-        masked = self._mask(job.segment.text, self._protected(job))
+        masked = mask(job.segment.text, self._protected(job))
         parts, after = masked.parts()
         cutter = Cutter(self._options.granularity, self._options.sentences)
         if not parts:
@@ -209,7 +175,11 @@ class GeneratingWriter:
             if left == 0:  # the spans come all the same
                 reason = FinishReason.MAX_TOKENS
                 continue
-            trim, prompt = Trim(), self._prompt(job, part.text)
+            glue = _GLUE.match(part.text)  # models drop a comma at the beginning
+            begin = glue.end() if glue else 0
+            for piece in cutter.push(part.text[:begin]):
+                yield piece
+            trim, prompt = Trim(), self._prompt(job, part.text[begin:])
             manner = Manner(granularity=Granularity.TOKEN, sampling=voice.sampling, max_tokens=left)
             async with aclosing(voice.ask(prompt, manner)) as outputs:
                 async for output in outputs:

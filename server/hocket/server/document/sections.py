@@ -32,6 +32,7 @@ from hocket.server.text.pieces import Granularity
 
 _DRAFTING: Final = Place(-1)  # no section stands there
 _SLACK_CHARS: Final = 16
+_FIRST_WORD: Final = re.compile(r"\A\S*\s")
 _LAST_WORD: Final = re.compile(r"\s\S*\Z")
 
 
@@ -276,10 +277,8 @@ def _newest(texts: Sequence[str], keep: int) -> list[str]:
     """Return the last so many characters of some texts, from a word on; what is gone is empty."""
     kept: list[str] = []
     for text in reversed(texts):
-        shown = text[max(0, len(text) - keep) :] if keep > 0 else ""
-        if 0 < len(shown) < len(text):
-            shown = (shown.split(None, 1) or [""])[-1]
-        keep -= len(text)
+        shown = text if len(text) <= keep else _end(text, keep)
+        keep = max(0, keep - len(text))
         kept.append(shown)
     return kept[::-1]
 
@@ -301,3 +300,10 @@ def _begin(text: str, size: int) -> str:
     """Return at most so many characters of a longer text, up to a whole word if it has spaces."""
     shown = text[:size]
     return shown if text[size].isspace() else _LAST_WORD.sub("", shown) or shown
+
+
+def _end(text: str, size: int) -> str:
+    """Return at most so many of the last characters of a longer text, cut in the same way."""
+    begin = len(text) - size
+    shown = text[begin:]
+    return shown if text[begin - 1].isspace() else _FIRST_WORD.sub("", shown) or shown
