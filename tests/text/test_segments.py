@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hocket.server.text.pieces import SentenceOptions
 from hocket.server.text.protection import Protection
 from hocket.server.text.segments import Segment, Segmentation, Segmenter
-from text.documents import DOCUMENTS, OPTIONS, SCRIPTS, document, segmented
+from text.documents import DOCUMENTS, OPTIONS, SCRIPTS, document, segmented, spent
 
 FOUND = [Segmentation.SENTENCES, Segmentation.PARAGRAPHS]
 PROTECTIONS = st.builds(
@@ -117,7 +117,8 @@ def test_segments_are_either_found_or_given():
 @pytest.mark.parametrize(
     "kept",
     [
-        "", " ", "\n\n", "---", "...", "👩🏽\u200d🚀!", "| --- | :-: |", "\ufeff", "`x()`.", "{x} {y}",
+        "", " ", "\n\n", "---", "...", "👩🏽\u200d🚀!", "| --- | :-: |", "\ufeff", "`x()`.",
+        "{x} {y}",
         "https://example.org/a.", "<br/>", "```\nx. Y\n```", "~~~py\nx. Y", "```\nx\n\n```\n" * 99,
         "```\n" + "x = 1\n" * 2000 + "```",
     ],
@@ -189,7 +190,7 @@ def test_code_is_worked_on_where_nothing_protects_it():
 def test_ranges_are_of_the_document():
     """Each segment keeps its part of a range; characters are kept whole."""
     source = "Ein Ärger. Zwei. Drei 👍 vier."
-    start = len("Ein ".encode()) + 1  # inside the umlaut
+    start = len(b"Ein ") + 1  # inside the umlaut
     end = len("Ein Ärger. Zw".encode())
     thumb = len("Ein Ärger. Zwei. Drei ".encode())
     protection = Protection(ranges=[(start, end), (thumb + 1, thumb + 2), (10**6, 10**7)])
@@ -218,3 +219,20 @@ def test_no_more_is_held_than_the_open_piece_and_the_open_gap(name):
             segments = segmenter.push(part)
             held += len(part) - sum(len(s.gap) + len(s.text) for s in segments)
             assert held < 1000
+
+
+@pytest.mark.parametrize("segmentation", FOUND)
+@pytest.mark.parametrize(
+    "unit",
+    ["x", "One. ", "\n", "...\n\n", "- a\n", "```\nx\n```\n"],
+)
+def test_a_character_costs_the_same_in_a_document_of_any_length(unit, segmentation):
+    """Ten times the document takes about ten times the time, ranges counted in."""
+    small, large = ((unit * size)[:size] for size in (5_000, 50_000))
+
+    def work(text: str) -> None:
+        ranges = [(start, start + 1) for start in range(0, len(text), 100)]
+        segmenter = Segmenter(segmentation, protection=Protection(ranges=ranges))
+        segmented(segmenter, text, list(range(0, len(text), 1000)))
+
+    assert spent(work, large) < 25 * spent(work, small) + 0.01

@@ -10,9 +10,10 @@ from typing import Final
 from hocket.server.text.verbatim import Span, Terms, find_verbatim
 
 _LETTER: Final = re.compile(r"[^\W_]")
-# Brackets that models copy; the first whose opening does not occur in a text are taken.
-_BRACKETS: Final = (("[[", "]]"), ("⟦", "⟧"), ("<<", ">>"))
-_TAKEN: Final = re.compile(r"\[\[(x*)")
+# Brackets that models copy, the best first; the first that do not occur in a text are taken. Of 16
+# short tasks SmolLM2 kept all masks in 7, 3 and 2.
+_BRACKETS: Final = (("⟦", "⟧"), ("<<", ">>"), ("[[", "]]"))
+_TAKEN: Final = re.compile(r"(?:(?<=\[\[)x*|(?<!x)x+(?=\]\]))")
 
 
 class Protection:
@@ -114,11 +115,10 @@ class Masked:
         kept = [self.source[start:end] for start, end in self.spans]
         return masks.sub(lambda found: kept[int(found[1])], written)
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What is worked on piece by piece where masks were lost; nothing if all is kept.
+    def parts(self) -> tuple[tuple[Part, ...], str]:
+        """Return what is worked on piece by piece where masks were lost, and what stands after.
 
-        Joined, with `after` behind them, they are the source.
+        Joined they are the source. No part means that all of it is kept.
         """
         parts: list[Part] = []
         done = 0
@@ -129,12 +129,7 @@ class Masked:
             begin = start + len(text) - len(text.lstrip())
             parts.append(Part(self.source[done:begin], text.strip()))
             done = begin + len(parts[-1].text)
-        return tuple(parts)
-
-    @property
-    def after(self) -> str:
-        """What stands behind the last part, kept."""
-        return self.source[sum(len(part.before) + len(part.text) for part in self.parts) :]
+        return tuple(parts), self.source[done:]
 
 
 def mask(text: str, spans: Sequence[Span]) -> Masked:
@@ -180,9 +175,9 @@ def _edge(raw: bytes, position: int, step: int) -> int:
 
 
 def _brackets_for(text: str) -> tuple[str, str]:
-    """Return brackets whose opening does not occur in a text."""
-    for brackets in _BRACKETS:
-        if brackets[0] not in text:
-            return brackets
-    longest = max(len(found[1]) for found in _TAKEN.finditer(text))
-    return f"[[{'x' * (longest + 1)}", "]]"
+    """Return brackets of which neither occurs in a text: no mask can come of what it leaves."""
+    for opening, closing in _BRACKETS:
+        if opening not in text and closing not in text:
+            return opening, closing
+    more = "x" * (1 + max((len(found[0]) for found in _TAKEN.finditer(text)), default=0))
+    return f"[[{more}", f"{more}]]"
