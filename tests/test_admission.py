@@ -165,3 +165,27 @@ def test_the_longer_nobody_leaves_the_longer_is_the_wait(pauses):
             admission.enter_nowait("a")
         waits.append(caught.value.retry_after_seconds)
     assert sorted(waits) == waits
+
+
+def test_who_is_inside_grows_only_as_far_as_newcomers_have_room():
+    """Half of the places to wait are left to them; not growing is no refusal."""
+    config = AdmissionConfig(max_running=2, max_waiting=4, max_per_connection=5)
+    admission = Admission(config, Clock())
+    inside = admission.enter_nowait("a")
+    grown = [admission.try_enter("a") for _ in range(4)]
+    assert [permit is not None for permit in grown] == [True, True, True, False]
+    newcomers = [admission.enter_nowait("b"), admission.enter_nowait("b")]
+    assert admission.try_enter("b") is None
+    assert admission.statistics().refused == 0
+    for permit in (inside, *newcomers, *filter(None, grown)):
+        permit.release()
+    assert admission.statistics().in_progress == 0
+
+
+def test_who_is_inside_grows_only_as_far_as_its_connection_has_room():
+    config = AdmissionConfig(max_running=9, max_waiting=0, max_per_connection=2)
+    admission = Admission(config, Clock())
+    admission.enter_nowait("a")
+    assert admission.try_enter("a") is not None
+    assert admission.try_enter("a") is None
+    assert admission.try_enter("b") is not None

@@ -10,6 +10,7 @@ import structlog
 
 from hocket.client import NO_RETRIES, AsyncClient
 from hocket.server.app import App
+from hocket.server.rpc import porch
 from service.turnstile import Turnstile
 
 
@@ -76,3 +77,19 @@ def settled() -> Callable:
                     news.clear()
 
     return wait
+
+
+@pytest.fixture
+def written_by(monkeypatch) -> Callable:
+    """Lets a writer of the test's own write all documents."""
+
+    def use(writer):
+        service = porch.DocumentService
+        monkeypatch.setattr(
+            porch,
+            "DocumentService",
+            lambda *args, **kwargs: service(*args, **{**kwargs, "writer_for": lambda *_: writer}),
+        )
+        return writer
+
+    return use

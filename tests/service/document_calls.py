@@ -1,9 +1,15 @@
 """Documents by the generated stubs: what is sent, and what came back put together."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
 
+from hocket.server.app import App
+from hocket.server.testing.scripted_runner import ScriptedRunner
+from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
 from hocket.v1 import document_pb2, document_pb2_grpc
 from service.raw_calls import End, end_of
 
@@ -108,3 +114,25 @@ class Seen:
 
 async def seen_of(call) -> Seen:
     return Seen(await end_of(call))
+
+
+def answer(prompt: bytes) -> bytes:
+    """Put what the prompt ends with into brackets."""
+    return b"<" + prompt.rpartition(b"\n\n")[2] + b">"
+
+
+@asynccontextmanager
+async def calling(**sections) -> AsyncIterator[tuple[App, grpc.aio.Channel]]:
+    """Serve a model that puts segments into brackets; give the app and a channel."""
+    model = ScriptedModel(ScriptedRunner(answer))
+    async with (
+        asyncio.timeout(20),
+        serving(model, loopback_settings(**sections)) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        yield app, channel
+
+
+def is_quiet(app: App) -> bool:
+    """Whether nothing of any call is left."""
+    return not (app._driver.in_progress or app._admission.statistics().in_progress)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -10,24 +9,24 @@ import pytest
 from document.scripted_writer import ScriptedWriter
 from document.stories import DONE, piece
 from hocket.server.document.job import Place
-from hocket.server.document.transform import DocumentTransform
-from hocket.server.errors import EngineFailed, GenerationFailed
-from hocket.server.rpc import documents, porch
-from hocket.server.testing.scripted_runner import ScriptedRunner
-from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
-from hocket.v1 import document_pb2, document_pb2_grpc, options_pb2
+from hocket.server.errors import GenerationFailed
+from hocket.server.rpc import documents
+from hocket.v1 import document_pb2, document_pb2_grpc, generation_pb2, options_pb2
 from service.document_calls import (
     ORDERS,
     Request,
+    Seen,
     call_of,
+    calling,
     cancel,
     given,
+    is_quiet,
     parts,
     seen_of,
     send,
     start,
 )
-from service.raw_calls import end_of, reason_of
+from service.raw_calls import end_of, reason_of, stub_of
 
 SOURCE = (
     "  Der Hund bellt. Die Katze schläft!\n\n# Kapitel\n\n- eins\n- zwei\n\n"
@@ -36,46 +35,8 @@ SOURCE = (
 REASON = options_pb2.FinishReason
 
 
-def answer(prompt: bytes) -> bytes:
-    return b"<" + prompt.removeprefix(b"Do: ") + b">"
-
-
-@pytest.fixture
-def written_by(monkeypatch):
-    """Lets a writer of the test's own write all documents."""
-
-    def use(writer):
-        service = porch.DocumentService
-        monkeypatch.setattr(
-            porch,
-            "DocumentService",
-            lambda *args, **kwargs: service(*args, **{**kwargs, "writer_for": lambda *_: writer}),
-        )
-        return writer
-
-    return use
-
-
-@asynccontextmanager
-async def calling(**sections):
-    """Serve a model that puts segments into brackets; give the app and a channel."""
-    model = ScriptedModel(ScriptedRunner(answer))
-    async with (
-        asyncio.timeout(20),
-        serving(model, loopback_settings(**sections)) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
-    ):
-        yield app, channel
-
-
-async def is_quiet(app) -> None:
-    """Wait until nothing of any call is left."""
-    while app._driver.in_progress or app._admission.statistics().in_progress:
-        await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("segmentation", [1, 2], ids=["sentences", "paragraphs"])
-async def test_a_document_comes_back_whole_in_every_order(segmentation):
+async def test_a_document_comes_back_whole_in_every_order(segmentation, settled):
     async with calling() as (app, channel):
         stories = {}
         for name, order in ORDERS.items():
@@ -98,7 +59,54 @@ async def test_a_document_comes_back_whole_in_every_order(segmentation):
             assert first.texts == seen.texts
             assert first.gaps == seen.gaps
             assert list(first.finished.target_bytes) == list(seen.finished.target_bytes)
-        await is_quiet(app)
+        await settled(app, lambda: is_quiet(app))
+
+
+async def test_a_segment_is_what_the_same_prompt_alone_gives():
+    """Which is a conversation of one message: the instruction, and under it the segment."""
+    async with calling() as (_, channel):
+        call = call_of(channel)
+        await send(call, start(instruction="Say it."), *parts("One. Two."))
+        seen = await seen_of(call)
+        for index, text in enumerate(("One.", "Two.")):
+            request = generation_pb2.GenerateRequest()
+            request.chat.messages.add(role="user", content=f"Say it.\n\n{text}")
+            end = await end_of(stub_of(channel).Generate(request))
+            alone = "".join(event.sentence.text for event in end.events)
+            assert seen.texts[index, 0] == alone == f"<{text}>"
+
+
+async def test_what_was_written_is_taken_from_the_cache_unless_that_is_not_wanted():
+    """The same document comes back, and says so; in other words or without the cache, anew."""
+    source = "One. Two. One."
+    async with calling() as (_, channel):
+
+        async def told(**fields) -> Seen:
+            call = call_of(channel)
+            await send(call, start(**fields), *parts(source))
+            seen = await seen_of(call)
+            seen.check(source)
+            return seen
+
+        first = await told(window=1)
+        assert [first.ends[i, 0].is_cached for i in range(3)] == [False, False, True]
+        again = await told()
+        assert again.finished.cached == 3
+        assert again.texts == first.texts
+        assert again.finished.usage.ByteSize() == 0
+        assert not again.ends[0, 0].HasField("timings")
+        for fields in ({"cache": False}, {"instruction": "Else: "}, {"context_segments": 1}):
+            assert (await told(window=1, **fields)).finished.cached < 3
+        sampled = await told(sampling={"temperature": 1})
+        assert sampled.finished.cached == 0
+
+
+async def test_there_may_be_no_cache():
+    async with calling(document={"cache_mib": 0}) as (_, channel):
+        call = call_of(channel)
+        await send(call, start(), *parts("One. One. One."))
+        seen = await seen_of(call)
+    assert (seen.finished.segments, seen.finished.cached) == (3, 0)
 
 
 async def test_all_ranges_of_the_target_are_told_in_order():
@@ -149,7 +157,7 @@ async def test_results_come_while_the_caller_still_writes():
     assert end.events[-1].finished.segments == 2
 
 
-async def test_a_segment_that_fails_ends_alone_with_its_own_status(written_by, logged):
+async def test_a_segment_that_fails_ends_alone_with_its_own_status(written_by, logged, settled):
     writer = written_by(ScriptedWriter())
     writer.say(Place(0), piece("a"), GenerationFailed())
     writer.say(Place(1), ValueError("hush"))
@@ -158,7 +166,7 @@ async def test_a_segment_that_fails_ends_alone_with_its_own_status(written_by, l
         call = call_of(channel)
         await send(call, start(request_id="d"), *parts("One. Two. Three."))
         seen = await seen_of(call)
-        await is_quiet(app)
+        await settled(app, lambda: is_quiet(app))
     seen.check("One. Two. Three.")
     assert (seen.finished.failed, seen.end.code) == (2, "OK")
     assert [reason_of(seen.ends[i, 0].status) for i in range(3)] == ["GENERATION_FAILED"] * 2 + [""]
@@ -188,86 +196,6 @@ async def test_a_segment_is_cancelled_known_or_not(written_by):
     seen.check("One. Two. Three. Four. Five.")
 
 
-async def test_a_time_budget_gives_what_there_is_and_says_so(written_by, monkeypatch):
-    """Though the caller never closes its side."""
-    made = []
-
-    def make(*args, **kwargs):
-        made.append(DocumentTransform(*args, **kwargs))
-        return made[0]
-
-    monkeypatch.setattr(documents, "DocumentTransform", make)
-    writer = written_by(ScriptedWriter())
-    writer.say(Place(0), piece("a"), DONE)
-    async with calling() as (app, channel):
-        call = call_of(channel)
-        source = "One. Two. Three. Four. Five"
-        await send(call, start(window=2), *parts(source), ends=False)
-        await writer.wait_for(lambda: len(writer.begun) == 3)
-        made[0].expire_nowait()
-        seen = await seen_of(call)
-        await is_quiet(app)
-    seen.check(source)
-    assert seen.finished.is_partial
-    late = options_pb2.FINISH_REASON_TIME_BUDGET
-    reasons = [end.finish_reason for _, end in sorted(seen.ends.items())]
-    assert reasons == [options_pb2.FINISH_REASON_END_OF_TEXT, *[late] * 4]
-    assert seen.finished.incomplete == 4
-    assert len(writer.begun) == 3
-
-
-async def test_the_time_of_a_document_runs_out():
-    """Whether anything of it came or not."""
-    async with calling() as (app, channel):
-        call = call_of(channel)
-        request = start()
-        request.start.time_budget.FromMilliseconds(20)
-        await send(call, request, ends=False)
-        seen = await seen_of(call)
-        await is_quiet(app)
-    assert seen.end.code == "OK"
-    assert seen.finished.is_partial
-
-
-@pytest.mark.parametrize("seconds", [None, 0.1], ids=["cancel", "deadline"])
-async def test_a_caller_that_leaves_leaves_nothing_running(written_by, logged, seconds):
-    writer = written_by(ScriptedWriter())
-
-    def told() -> list[str]:
-        return [line["code"] for line in logged if line["event"] == "rpc"]
-
-    async with calling() as (app, channel):
-        call = call_of(channel, timeout=seconds)
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await send(call, start(), *parts("One. Two. Three. Four"), ends=False)
-        if seconds is None:
-            await writer.wait_for(lambda: len(writer.begun) == 3)
-            call.cancel()
-        with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
-            while True:
-                await call.read()
-        await is_quiet(app)
-        await writer.wait_for(lambda: not writer.in_progress)
-        while not told():
-            await asyncio.sleep(0)
-        ours = [task for task in asyncio.all_tasks() if "hocket/server/document" in repr(task)]
-        assert ours == []
-    assert told() == ["CANCELLED" if seconds is None else "DEADLINE_EXCEEDED"]
-
-
-async def test_an_engine_that_died_ends_the_document(written_by):
-    """What follows would fail as well."""
-    writer = written_by(ScriptedWriter())
-    writer.say(Place(0), piece("a"), DONE)
-    writer.say(Place(1), EngineFailed())
-    async with calling() as (_, channel):
-        call = call_of(channel)
-        await send(call, start(), *parts("One. Two. Three."))
-        end = await end_of(call)
-    assert (end.code, end.reason) == ("UNAVAILABLE", "ENGINE_FAILED")
-    assert [e.WhichOneof("event") for e in end.events].count("segment_finished") == 2
-
-
 async def test_one_line_tells_of_a_document(logged):
     async with calling() as (_, channel):
         call = call_of(channel, metadata=(("x-request-id", "mine"),))
@@ -295,78 +223,6 @@ async def test_an_id_in_use_is_refused():
         assert (end.code, end.reason) == ("ALREADY_EXISTS", "REQUEST_ID_IN_USE")
         await call.done_writing()
         assert (await end_of(call)).code == "OK"
-
-
-async def test_a_document_takes_more_places_only_as_far_as_they_are_free(written_by):
-    """The door refuses the next document, never a segment."""
-    writer = written_by(ScriptedWriter())
-    door = {"max_running": 2, "max_waiting": 0}
-    async with calling(admission=door) as (app, channel):
-        call = call_of(channel)
-        await send(call, start(), *parts("One. Two. Three."))
-        await writer.wait_for(lambda: len(writer.begun) == 2)
-        assert app._admission.statistics().in_progress == 2
-        other = call_of(channel)
-        await send(other, start(), *parts("One."))
-        assert (await end_of(other)).reason == "QUEUE_FULL"
-        for index in range(3):
-            writer.say(Place(index), DONE)
-        seen = await seen_of(call)
-        assert seen.finished.segments == 3
-        await is_quiet(app)
-
-
-async def test_a_draining_server_finishes_a_document_that_is_whole(written_by):
-    writer = written_by(ScriptedWriter())
-    async with calling(drain={"grace_seconds": 3_600}) as (app, channel):
-        call = call_of(channel)
-        await send(call, start(window=1), *parts("One. Two. Three."))
-        await writer.wait_for(lambda: writer.begun)
-        app.leave()
-        for index in range(3):
-            writer.say(Place(index), DONE)
-        seen = await seen_of(call)
-    assert seen.end.code == "OK"
-    seen.check("One. Two. Three.")
-
-
-async def test_a_draining_server_waits_for_no_more_of_a_document(written_by):
-    """It ends after what came; one whose first message has not come, at once."""
-    writer = written_by(ScriptedWriter())
-    async with calling(drain={"grace_seconds": 3_600}) as (app, channel):
-        idle = call_of(channel)
-        call = call_of(channel)
-        await send(call, start(), *parts("One. Two. Three"), ends=False)
-        await writer.wait_for(lambda: len(writer.begun) == 2)
-        app.leave()
-        for index in range(2):
-            writer.say(Place(index), piece("x"), DONE)
-        end = await end_of(call)
-        assert (await end_of(idle)).reason == "SERVER_DRAINING"
-    assert (end.code, end.reason) == ("UNAVAILABLE", "SERVER_DRAINING")
-    kinds = [event.WhichOneof("event") for event in end.events]
-    assert kinds.count("segment_finished") == 2
-    assert "finished" not in kinds
-
-
-async def test_what_outlives_the_grace_is_told_why():
-    model = ScriptedModel(ScriptedRunner(answer))
-    settings = loopback_settings(drain={"grace_seconds": 0})
-    async with (
-        asyncio.timeout(20),
-        serving(model, settings) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
-    ):
-        call = call_of(channel)
-        request = start(granularity=options_pb2.GRANULARITY_TOKEN)
-        request.start.stopping.max_tokens = 4_000
-        request.start.stopping.ignore_eos = True
-        await send(call, request, *parts("One. Two. Three."))
-        for _ in range(4):
-            await call.read()
-        app.leave()
-        end = await end_of(call)
-    assert (end.code, end.reason) == ("UNAVAILABLE", "SERVER_DRAINING")
 
 
 async def test_compose_is_not_offered():
@@ -403,7 +259,7 @@ async def test_a_document_of_too_many_messages_is_refused(monkeypatch):
     ],
     ids=["nothing", "text first", "empty first", "twice", "empty", "given", "text", "long"],
 )
-async def test_what_is_no_document_is_refused(requests, field):
+async def test_what_is_no_document_is_refused(requests, field, settled):
     async with calling(document={"max_mib": 1}) as (app, channel):
         call = call_of(channel)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -413,4 +269,4 @@ async def test_what_is_no_document_is_refused(requests, field):
                 pass
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert caught.value.details().startswith(f"{field}: ")
-        await is_quiet(app)
+        await settled(app, lambda: is_quiet(app))

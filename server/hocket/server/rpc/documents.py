@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 _MOST_PARTS = 1_048_576  # messages with text: each costs something, however short it is
 
-WriterFor = Callable[[ServedModel, CheckedTransform, AccessRecord], Writer]
+WriterFor = Callable[[ServedModel, CheckedTransform], Writer]
 Requests = AsyncIterator[document_pb2.TransformRequest]
 Response = document_pb2.TransformResponse
 
@@ -156,7 +156,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         )
         return DocumentTransform(
             plan,
-            writer=self._writer_for(checked.model, checked, record),
+            writer=self._writer_for(checked.model, checked),
             segmenter=await self._executors.run_aside(checked.segmenter),
             places=_Places(self._admission, record.peer),
             run=self._executors.run_aside,

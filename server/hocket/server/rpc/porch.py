@@ -4,12 +4,8 @@ import time
 from collections.abc import Callable
 
 from hocket.server.admission import Admission
-from hocket.server.catalogue import Catalogue, ServedModel
+from hocket.server.catalogue import Catalogue
 from hocket.server.document.config import DocumentConfig
-from hocket.server.document.plain import PlainWriter
-from hocket.server.document.tasks import Instruct
-from hocket.server.document.writer import Writer
-from hocket.server.engine.commands import Submit
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle
 from hocket.server.rpc.access import Access, AccessConfig, AccessLog, guard
@@ -22,9 +18,9 @@ from hocket.server.rpc.health import HealthService
 from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
 from hocket.server.rpc.models import ModelService
-from hocket.server.rpc.parse_documents import CheckedTransform
-from hocket.server.rpc.record import AccessRecord, Observers
+from hocket.server.rpc.record import Observers
 from hocket.server.rpc.texts import TextService, text_admission
+from hocket.server.rpc.writers import Writers
 
 
 def build_listener(
@@ -67,23 +63,7 @@ def build_listener(
         max_message_bytes=max_message_bytes,
         clock=clock,
     )
-
-    def writer_for(model: ServedModel, checked: CheckedTransform, _record: AccessRecord) -> Writer:
-        submit = Submit(
-            request_id=checked.request_id,
-            owner=checked.owner,
-            prompt_token_ids=(),
-            sampling=checked.sampling,
-            stopping=checked.stopping,
-            granularity=checked.granularity,
-            sentences=checked.sentences,
-            priority=checked.priority,
-            arrived=checked.arrived,
-            deadline=checked.deadline,
-        )
-        instruction = checked.task.instruction if isinstance(checked.task, Instruct) else ""
-        return PlainWriter(model, instruction, submit, run_text=executors.run_text)
-
+    writers = Writers(executors, cache_bytes=document.cache_mib << 20, clock=clock)
     return Listener(
         config,
         generation=GenerationService(
@@ -95,7 +75,7 @@ def build_listener(
             catalogue=catalogue,
             admission=admission,
             executors=executors,
-            writer_for=writer_for,
+            writer_for=writers.writer_for,
             max_message_bytes=max_message_bytes,
             clock=clock,
         ),
