@@ -56,6 +56,21 @@ async def test_a_time_budget_gives_what_there_is_and_says_so(written_by, monkeyp
     assert len(writer.begun) == 3
 
 
+async def test_an_operator_ends_a_document_by_its_id(written_by, client_of):
+    writer = written_by(ScriptedWriter())
+    async with calling(listener={"control": True}) as (app, channel), client_of(app) as operator:
+        call = call_of(channel)
+        await send(call, start(request_id="d", window=1), *parts("One. Two. T"), ends=False)
+        await writer.wait_for(lambda: writer.begun)
+        assert await operator.abort("d")
+        seen = await seen_of(call)
+        assert not await operator.abort("d")
+    aborted = options_pb2.FINISH_REASON_ABORTED
+    assert [end.finish_reason for end in seen.ends.values()] == [aborted] * 3
+    assert (seen.finished.incomplete, seen.finished.is_partial) == (3, False)
+    assert writer.begun == [Place(0)]
+
+
 async def test_the_time_of_a_document_runs_out(settled):
     """Whether anything of it came or not."""
     async with calling() as (app, channel):

@@ -94,13 +94,13 @@ class Fanout:
         self._cancelled: dict[int, int] = {}  # from that segment on: its variants, as bits
         self._num_placed = 0
         self._permits: list[Permit] = []  # one fewer than jobs that have a place
-        self._is_expired = False
+        self._ended_for: FinishReason | None = None  # all of it
         self._error: Exception | None = None
 
     @property
     def is_expired(self) -> bool:
         """Whether the time was up."""
-        return self._is_expired
+        return self._ended_for is FinishReason.TIME_BUDGET
 
     async def events(self, jobs: AsyncGenerator[Job]) -> AsyncGenerator[JobEvent]:
         """Yield the events of all jobs as they come, each job's own in order.
@@ -141,9 +141,16 @@ class Fanout:
 
     def expire_nowait(self) -> None:
         """End all that is in progress because the time is up, and write no more. Repeatable."""
-        self._is_expired = True
+        self._end_all(FinishReason.TIME_BUDGET)
+
+    def abort_nowait(self) -> None:
+        """End all that is in progress because an operator says so, and write no more."""
+        self._end_all(FinishReason.ABORTED)
+
+    def _end_all(self, reason: FinishReason) -> None:
+        self._ended_for = self._ended_for or reason
         for live in tuple(self._live.values()):
-            self._end(live, FinishReason.TIME_BUDGET)
+            self._end(live, self._ended_for)
         self._changed.set()
 
     def _end(self, live: _Live, reason: FinishReason) -> None:
@@ -183,8 +190,8 @@ class Fanout:
         if live.position - first.position >= self._window:
             return False
         place = live.job.place
-        if self._is_expired:
-            live.reason = FinishReason.TIME_BUDGET
+        if self._ended_for is not None:
+            live.reason = self._ended_for
         elif self._cancelled.get(place.segment, 0) >> place.variant & 1:
             live.reason = FinishReason.CANCELLED
         elif self._num_placed:

@@ -21,6 +21,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         catalogue: Catalogue,
         leave: Leave,
         in_progress: Callable[[], int],
+        abort_document: Callable[[str], bool],
         is_enabled: bool,
     ) -> None:
         """Make the service.
@@ -29,23 +30,28 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             catalogue: The models whose generations may be ended.
             leave: Begins to drain; returns the seconds until new calls are refused.
             in_progress: How many generations are in progress.
+            abort_document: Ends a document by its id; False if there is none.
             is_enabled: Otherwise every call is refused.
         """
         self._catalogue = catalogue
         self._leave = leave
         self._in_progress = in_progress
+        self._abort_document = abort_document
         self._is_enabled = is_enabled
 
     async def Abort(
         self, request: control_pb2.AbortRequest, _context: Context
     ) -> control_pb2.AbortResponse:
-        """End a generation of any caller."""
+        """End a generation or a document of any caller."""
         self._check_enabled()
         if not request.request_id:
             raise InvalidRequest.of("request_id", "must be given")
         found = [
-            model.engine.abort_nowait(request.request_id, FinishReason.ABORTED)
-            for model in self._catalogue.all()
+            self._abort_document(request.request_id),
+            *(
+                model.engine.abort_nowait(request.request_id, FinishReason.ABORTED)
+                for model in self._catalogue.all()
+            ),
         ]
         return control_pb2.AbortResponse(found=any(found))
 

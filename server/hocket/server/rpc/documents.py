@@ -78,6 +78,14 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         self._writer_for = writer_for
         self._max_message_bytes = max_message_bytes
         self._clock = clock
+        self._live: dict[str, DocumentTransform] = {}
+
+    def abort_nowait(self, request_id: str) -> bool:
+        """Ask that a document end; False if none with this id is in progress."""
+        document = self._live.get(request_id)
+        if document is not None:
+            document.abort_nowait()
+        return document is not None
 
     async def Transform(
         self, request_iterator: Requests, context: Context
@@ -121,10 +129,12 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         try:
             with self._admission.enter_nowait(record.peer):
                 document = await self._document(checked, record)
+                self._live[checked.request_id] = document
                 async with aclosing(self._work(document, requests, checked, record)) as responses:
                     async for response in responses:
                         yield response
         finally:
+            self._live.pop(checked.request_id, None)
             name.close_nowait()
 
     async def _start(self, requests: Requests) -> document_pb2.TransformStart:

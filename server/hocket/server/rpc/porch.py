@@ -64,21 +64,22 @@ def build_listener(
         clock=clock,
     )
     writers = Writers(executors, cache_bytes=document.cache_mib << 20, clock=clock)
+    documents = DocumentService(
+        document,
+        lifecycle=lifecycle,
+        catalogue=catalogue,
+        admission=admission,
+        executors=executors,
+        writer_for=writers.writer_for,
+        max_message_bytes=max_message_bytes,
+        clock=clock,
+    )
     return Listener(
         config,
         generation=GenerationService(
             generator, log, lifecycle, max_per_stream=config.max_generations_per_stream
         ),
-        documents=DocumentService(
-            document,
-            lifecycle=lifecycle,
-            catalogue=catalogue,
-            admission=admission,
-            executors=executors,
-            writer_for=writers.writer_for,
-            max_message_bytes=max_message_bytes,
-            clock=clock,
-        ),
+        documents=documents,
         texts=TextService(
             catalogue=catalogue,
             admission=text_admission(max_message_bytes, clock),
@@ -90,6 +91,7 @@ def build_listener(
             catalogue=catalogue,
             leave=leave,
             in_progress=lambda: admission.statistics().in_progress,
+            abort_document=documents.abort_nowait,
             is_enabled=config.control,
         ),
         health=HealthService(lifecycle, SERVICES),
