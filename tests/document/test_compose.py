@@ -140,9 +140,12 @@ async def test_a_section_is_what_its_prompt_alone_gives(order, parallel, prompts
 
 async def test_what_sections_share_is_computed_once():
     async with driven(scripted(*ANSWERS, num_prefix_chunks=64)) as model:
-        composed = await read(compose_of(model, parallel=Parallel.ALWAYS))
+        compose = compose_of(model, parallel=Parallel.ALWAYS)
+        composed = await read(compose)
         statistics = model.engine.statistics()
     usage = composed.ended.usage
+    # A token was written to have the prefix computed.
+    assert compose.tally.usage.completion_tokens + 1 == usage.completion_tokens
     assert statistics.prefill_tokens == usage.prompt_tokens - usage.cached_tokens
     shared = len(f"{TASK}\n\nOutline:\n1. Wings\n2. Honey\n3. Wax\n4. Queens\n\n")
     cached = [written.usage.cached_tokens for written in composed.written.values()]
