@@ -99,16 +99,19 @@ async def test_a_segment_that_is_kept_as_a_whole_is_not_written():
     assert (written.protection, written.usage.prompt_tokens) == ("kept", 0)
 
 
-async def test_the_parts_of_a_segment_share_its_max_tokens():
-    text = "aaa `x` bbb `y` ccc"
+@pytest.mark.parametrize(
+    ("most", "text"), [(10, "12345 `x` 1234 `y`"), (6, "12345 `x`  `y`"), (3, "123 `x`  `y`")]
+)
+async def test_the_parts_of_a_segment_share_its_max_tokens(most, text):
+    """The end of a text is a token, too. Spans come all the same."""
+    source = "aaa `x` bbb `y` ccc"
     answers = [(FIRST, "lost"), ("aaa", "12345"), ("bbb", "123456789"), ("ccc", "never")]
-    stopping = StoppingParams(max_tokens=10)
+    stopping = StoppingParams(max_tokens=most)
     async with driven(scripted(*answers)) as model:
         writer = writer_of(model, stopping=stopping, has_max_tokens=True)
-        one = job(text, protected=spans(text, "`x`", "`y`"))
+        one = job(source, protected=spans(source, "`x`", "`y`"))
         pieces, written = await write(writer, one)
-    # The end of a text is a token, too.
-    assert "".join(piece.text for piece in pieces) == "12345 `x` 1234 `y`"
+    assert "".join(piece.text for piece in pieces) == text
     assert written.finish_reason is FinishReason.MAX_TOKENS
 
 
@@ -150,13 +153,31 @@ async def test_an_answer_that_is_a_label_gives_that_label(answer, label, granula
     assert written.finish_reason is FinishReason.END_OF_TEXT
 
 
-async def test_any_other_answer_gives_the_likeliest_label():
+@pytest.mark.parametrize("chat", [True, False])
+async def test_any_other_answer_gives_the_likeliest_label(chat):
     """All labels are as likely as they are short, for this model."""
     labels = ("splendid", "fair", *(f"number {index}" for index in range(30)))
-    async with driven(scripted(("TEXT", "I cannot say."))) as model:
+    async with driven(scripted(("TEXT", "I cannot say."), chat=chat)) as model:
         pieces, written = await write(writer_of(model, Classify(labels)), job("TEXT"))
     assert [piece.text for piece in pieces] == ["fair"]
     assert written.usage.completion_tokens > len(labels)
+
+
+@pytest.mark.parametrize("count", ["decode_tokens", "finished_requests"])
+async def test_a_choice_that_is_cancelled_is_none(count):
+    """Whether the answer is written or the labels are weighed."""
+    writer, one = None, job("TEXT")
+
+    def on_step(outputs):
+        if getattr(outputs.statistics, count):
+            writer.cancel_nowait(one)
+
+    labels = tuple(f"number {index}" for index in range(40))
+    async with driven(scripted(("TEXT", "I cannot say.")), on_step=on_step) as model:
+        writer = writer_of(model, Classify(labels))
+        pieces, written = await write(writer, one)
+    assert pieces == []
+    assert written.finish_reason is FinishReason.CANCELLED
 
 
 async def test_a_model_without_a_template_ends_where_the_form_goes_on():

@@ -125,11 +125,12 @@ async def test_what_sections_share_is_computed_once():
 
 @pytest.mark.parametrize(
     ("sections", "chunks", "task"),
-    [(SECTIONS[:1], 64, "Bees."), (SECTIONS, 0, "Bees.")],
-    ids=["one section", "no cache"],
+    [(SECTIONS[:1], 64, "Bees."), (SECTIONS, 0, "Bees."), (SECTIONS, 1, "B")],
+    ids=["one section", "no cache", "too short"],
 )
 async def test_where_nothing_can_be_shared_nothing_is_computed_ahead(sections, chunks, task):
-    async with driven(scripted(num_prefix_chunks=chunks)) as model:
+    bounds = {"block_size": 128, "prefix_chunk_tokens": 128, "num_blocks": 64}
+    async with driven(scripted(num_prefix_chunks=chunks, **bounds)) as model:
         author = author_of(model, task)
         author.settle(sections)
         assert (await author.prime()).prompt_tokens == 0
