@@ -129,6 +129,7 @@ def broken(change):
         (lambda m: setattr(m[4].segment_started, "variant", 1), "does not exist"),
         (lambda m: setattr(m[5].piece, "segment", 0), "segment 0 goes on"),
         (lambda m: setattr(m[4].segment_started.source, "start_byte", 4), "does not follow"),
+        (lambda m: setattr(m[6].segment_finished.target, "start_byte", 4), "lies at 5"),
         (lambda m: setattr(m[7].finished, "source_bytes", 9), "the source has 10 bytes, not 9"),
         (lambda m: m[7].finished.target_bytes.append(3), r"the targets have .* not \(10, 3\)"),
         (lambda m: m[7].finished.target_bytes.pop(), "the targets"),

@@ -48,7 +48,7 @@ class DocumentState:
     - events are numbered without gaps; the first is `DocumentStarted`, the last `DocumentFinished`,
       each of them comes once;
     - each segment and variant begins, has pieces that follow one another, and ends, once each;
-    - the lengths that the server states are those of what has come.
+    - the lengths and places that the server states are those of what has come.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,11 @@ class DocumentState:
         source, targets = 0, [tail] * self._num_variants
         for (_, variant), segment in sorted(self._segments.items()):
             gap = len(segment.started.gap.encode())
+            start = targets[variant] - tail + gap
             targets[variant] += gap + segment.size
+            ended = None if segment.finished is None else segment.finished.target
+            if ended is not None and ended.start_byte != start:
+                raise StreamError(f"{_name(segment.started)} lies at {start}, not {ended}")
             if (place := segment.started.source) is not None and variant == 0:
                 if place.start_byte != source + gap:
                     raise StreamError(f"{_name(segment.started)} does not follow the one before it")
