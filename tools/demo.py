@@ -44,7 +44,7 @@ QUESTIONS = (
     "How does a bicycle stay upright?",
 )
 DOCUMENT = Path(__file__).resolve().parent / "texts" / "pride-and-prejudice.txt"
-INSTRUCTION = "Say this sentence in plain, modern words. Answer with one short sentence."
+INSTRUCTION = "Rewrite the sentence in simple English."
 DOCUMENT_TOKENS = 32  # for each sentence
 START_SECONDS = 900  # a slow network may take this long to bring the weights
 
@@ -136,6 +136,7 @@ async def transform(client: AsyncClient, stage: Stage) -> DocumentResult:
         granularity=Granularity.SENTENCE,
         max_tokens=DOCUMENT_TOKENS,
         temperature=0.0,
+        repetition_penalty=1.1,
     ) as events:
         async for event in events:
             match event:

@@ -133,7 +133,7 @@ def _row_lines(row: _Row) -> Iterator[str]:
     first, *rest = printable(row.text).strip().splitlines() or [""]
     yield f"{row.label:<6} {first}"
     for line in rest:
-        yield f"{'':<7}{line}"
+        yield f"{'':<7}{line}".rstrip()
     if row.end is None:
         yield f"{'':<7}{_RED}not finished{_PLAIN}"
     elif row.end.error is not None:
