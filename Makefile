@@ -34,7 +34,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.server
 
 setup: $(VENV)/.dev ## Make .venv with everything that development needs
 
-demo: $(VENV)/.server ## Eight questions at once to a real model, answered sentence by sentence
+demo: $(VENV)/.server ## Eight questions at once to a real model, then a document, sentence by sentence
 	@$(BIN)/python tools/demo.py
 
 proto: $(VENV)/.dev ## Regenerate the stubs from proto/

@@ -1,5 +1,7 @@
 """Start a server, ask it several questions at once and show the sentences as they come.
 
+Then a document goes through it, all its sentences at once.
+
     python tools/demo.py [--model NAME] [--max-tokens N]
 
 Everything stays on this machine: the server listens on a free loopback port and is drained at the
@@ -20,7 +22,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hocket.client import AsyncClient, Finished, Granularity, Sentence, Started
+from hocket.client import (
+    AsyncClient,
+    DocumentResult,
+    Finished,
+    Granularity,
+    SegmentFinished,
+    SegmentPiece,
+    Sentence,
+    Started,
+)
 
 QUESTIONS = (
     "Why is the sky blue?",
@@ -32,6 +43,9 @@ QUESTIONS = (
     "Why do we have leap years?",
     "How does a bicycle stay upright?",
 )
+DOCUMENT = Path(__file__).resolve().parent / "texts" / "pride-and-prejudice.txt"
+INSTRUCTION = "Rewrite the sentence in simple English."
+DOCUMENT_TOKENS = 32  # for each sentence
 START_SECONDS = 900  # a slow network may take this long to bring the weights
 
 
@@ -113,6 +127,50 @@ def summarise(streams: list[Stream], seconds: float) -> None:
     )
 
 
+async def transform(client: AsyncClient, stage: Stage) -> DocumentResult:
+    """Send a document through and print each sentence that comes of it."""
+    texts: dict[int, str] = {}
+    async with client.transform(
+        DOCUMENT.read_text(encoding="utf-8"),
+        instruction=INSTRUCTION,
+        granularity=Granularity.SENTENCE,
+        max_tokens=DOCUMENT_TOKENS,
+        temperature=0.0,
+        repetition_penalty=1.1,
+    ) as events:
+        async for event in events:
+            match event:
+                case SegmentPiece(segment=segment, text=text):
+                    texts[segment] = texts.get(segment, "") + text
+                case SegmentFinished(segment=segment, error=error):
+                    text = texts.pop(segment, "") if error is None else str(error)
+                    print(f"{stage.now():6.2f} s  [{segment + 1:>3}] {' '.join(text.split())}")
+        return await events.result()
+
+
+def is_whole(document: DocumentResult) -> bool:
+    """Whether every sentence was written, and gaps and sentences join to the source."""
+    source = DOCUMENT.read_bytes()
+    parts = [b"" if document.finished is None else document.finished.gap.encode()]
+    for segment in reversed(document.segments):
+        if segment.source is not None:
+            parts.append(source[segment.source.start_byte : segment.source.end_byte])
+        parts.append(segment.gap.encode())
+    return not document.failed and b"".join(reversed(parts)) == source
+
+
+def summarise_document(document: DocumentResult, seconds: float) -> None:
+    """Print what the document came to."""
+    window = 0 if document.started is None else document.started.window
+    tokens = 0 if document.finished is None else document.finished.usage.completion_tokens
+    print(
+        f"\n{len(document.segments)} sentences, up to {window} of them at once:"
+        f" {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens per second."
+        f" {len(document.failed)} failed.\n"
+        f"Gaps and sentences {'join' if is_whole(document) else 'do not join'} to the source."
+    )
+
+
 @contextlib.asynccontextmanager
 async def server(model: str) -> AsyncIterator[str]:
     """Run a server on a free loopback port; yield its address once it serves."""
@@ -148,11 +206,16 @@ async def demo(model: str, max_tokens: int) -> int:
             print(f"           [{stream.number}]   {stream.question}")
         print(flush=True)
         stage = Stage(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)  # noqa: TID251 - a script
-        async with AsyncClient(address) as client, asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(ask(client, stream, stage, max_tokens))
-        summarise(streams, stage.now())
-    return 0 if all(stream.sentences for stream in streams) else 1
+        async with AsyncClient(address) as client:
+            async with asyncio.TaskGroup() as group:
+                for stream in streams:
+                    group.create_task(ask(client, stream, stage, max_tokens))
+            summarise(streams, stage.now())
+            print(f"\nNow the beginning of Pride and Prejudice. {INSTRUCTION}\n", flush=True)
+            stage.zero = time.perf_counter()
+            document = await transform(client, stage)
+            summarise_document(document, stage.now())
+    return 0 if all(stream.sentences for stream in streams) and is_whole(document) else 1
 
 
 def main() -> int:

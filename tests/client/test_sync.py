@@ -13,6 +13,7 @@ from hocket.client import (
     Client,
     ClientError,
     DeadlineExceeded,
+    DocumentStream,
     Draining,
     GenerationStream,
     HealthStatus,
@@ -20,6 +21,7 @@ from hocket.client import (
     Overloaded,
     StatusError,
     StreamError,
+    SyncDocumentStream,
     SyncGenerationStream,
     SyncManyStream,
     TransportError,
@@ -36,6 +38,7 @@ DRAINING = rich_status(grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING", retry_del
         (AsyncClient, Client),
         (GenerationStream, SyncGenerationStream),
         (ManyStream, SyncManyStream),
+        (DocumentStream, SyncDocumentStream),
     ],
 )
 def test_the_surfaces_are_the_same(asynchronous, blocking) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
+from client.fake_documents import serving_documents
 from hocket.client.__main__ import main
 from hocket.server.rpc.listener import ListenerConfig
 from hocket.server.testing.scripted_runner import echo
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
+QUESTIONS = [code for code in PYTHON if '"content"' in code]
+DOCUMENTS = [code for code in PYTHON if ".transform(" in code]
 SHELL = [
     shlex.split(line, comments=True)
     for language, code in BLOCKS
@@ -53,18 +56,42 @@ def sentences(question: str) -> list[str]:
 
 def test_the_readme_shows_something():
     """The patterns above find what a reader sees."""
-    assert len(PYTHON) == 2
-    assert {"serve", "models", "generate", "chat"} <= set(COMMANDS)
+    assert (len(PYTHON), len(QUESTIONS), len(DOCUMENTS)) == (3, 2, 1)
+    assert {"serve", "models", "generate", "chat", "transform", "compose"} <= set(COMMANDS)
     assert all(ADDRESS in code for code in PYTHON)
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["client", "stubs"])
+@pytest.mark.parametrize("code", QUESTIONS, ids=["client", "stubs"])
 async def test_each_python_snippet_prints_the_sentences_of_an_answer(code):
     (question,) = set(re.findall(r'"content": "([^"]+)"', code))
     async with serving() as app:
         written = await run("-W", "error", "-c", code.replace(ADDRESS, app.address))
     expected = [f"{index} {text}" for index, text in enumerate(sentences(question))]
     assert written.splitlines() == expected
+
+
+async def test_the_document_snippet_prints_the_document():
+    """Gaps as they were; the service is a fake that writes in capitals."""
+    (code,) = DOCUMENTS
+    async with serving_documents() as fake:
+        written = await run("-W", "error", "-c", code.replace(ADDRESS, fake.address))
+    assert written == "IT RAINS.\n\nIT HAS RAINED FOR DAYS. I STAY AT HOME.\n"
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in LINES if line[1] in {"transform", "compose"}], ids=shlex.join
+)
+async def test_each_document_command_ends_well(line, tmp_path, monkeypatch):
+    """With a document of its name; a target is saved for each language."""
+    monkeypatch.chdir(tmp_path)
+    if line[1] == "transform":
+        (tmp_path / line[2]).write_text("It rains. I stay.\n")
+    async with serving_documents() as fake:
+        written = await run("-m", "hocket.client", *line[1:], "--address", fake.address)
+    assert json.loads(written.splitlines()[-1])["event"] == "finished"
+    if "--output" in line:
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"report.txt", "translated.pt.txt", "translated.es.txt"}
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,32 @@
 """Programs that use the client as its documentation says; mypy must accept them."""
 
+from collections.abc import AsyncIterator
 from typing import assert_type
 
 from hocket.client import (
     AsyncClient,
     Client,
     ClientError,
+    DocumentEvent,
+    DocumentResult,
     Event,
     Finished,
     GenerationOptions,
     GenerationResult,
+    GivenSegment,
     HealthStatus,
     InvalidRequest,
     Message,
     Model,
     RetryPolicy,
+    Section,
+    SegmentFinished,
     Sentence,
     SentenceOptions,
     TextPiece,
     Tls,
     Token,
+    TransformOptions,
 )
 
 
@@ -63,6 +70,26 @@ async def many() -> None:
             assert_type(event, Event | ClientError)
 
 
+async def documents() -> None:
+    """Transform a document that is still being made, and compose a text."""
+    options: TransformOptions = {"translate_to": ["pt", "es"], "order": "interleaved"}
+
+    async def parts() -> AsyncIterator[str]:
+        yield "One. "
+
+    async with AsyncClient("localhost:50051") as client:
+        async with client.transform(parts(), **options) as stream:
+            async for event in stream:
+                assert_type(event, DocumentEvent)
+                if isinstance(event, SegmentFinished) and event.error is not None:
+                    stream.cancel_segment(event.segment, event.variant)
+            assert_type(await stream.result(), DocumentResult)
+        async with client.transform(segments=[GivenSegment(text="One."), "Two."], rewrite=True):
+            pass
+        async with client.compose("x", sections=["A", Section(title="B")], join="End.") as text:
+            assert_type(text.document().text, str)
+
+
 def blocking() -> None:
     """Do the same without asyncio."""
     with Client("localhost:50051") as client:
@@ -77,3 +104,5 @@ def blocking() -> None:
         with client.stream("x") as stream:
             for event in stream:
                 assert_type(event, Event)
+        with client.transform(["One. ", "Two."], instruction="x", window=4) as document:
+            assert_type(document.result().texts, tuple[str, ...])

@@ -5,6 +5,26 @@ Importing it brings grpcio and protobuf, nothing else.
 
 from hocket.client._channel import Tls, service_config
 from hocket.client._client import AsyncClient
+from hocket.client._document_requests import ComposeOptions, TransformOptions
+from hocket.client._document_types import (
+    ByteRange,
+    DocumentEvent,
+    DocumentFinished,
+    DocumentResult,
+    DocumentStarted,
+    GivenSegment,
+    Outline,
+    Parallel,
+    Protection,
+    Section,
+    Segmentation,
+    SegmentFinished,
+    SegmentOrder,
+    SegmentPiece,
+    SegmentResult,
+    SegmentStarted,
+)
+from hocket.client._documents import DocumentStream
 from hocket.client._errors import (
     ClientError,
     DeadlineExceeded,
@@ -45,6 +65,7 @@ from hocket.client._requests import GenerationOptions
 from hocket.client._retry import NO_RETRIES, RetryPolicy
 from hocket.client._stream import GenerationStream
 from hocket.client._sync import Client
+from hocket.client._sync_documents import SyncDocumentStream
 from hocket.client._sync_many import SyncManyStream
 from hocket.client._sync_stream import SyncGenerationStream
 from hocket.client._types import (
@@ -73,11 +94,18 @@ __all__ = [
     "NO_RETRIES",
     "Answer",
     "AsyncClient",
+    "ByteRange",
     "Client",
     "ClientError",
     "Completion",
+    "ComposeOptions",
     "DeadlineExceeded",
     "Delta",
+    "DocumentEvent",
+    "DocumentFinished",
+    "DocumentResult",
+    "DocumentStarted",
+    "DocumentStream",
     "DrainStatus",
     "Draining",
     "DuplicateRequest",
@@ -91,6 +119,7 @@ __all__ = [
     "GenerationOptions",
     "GenerationResult",
     "GenerationStream",
+    "GivenSegment",
     "Granularity",
     "HealthStatus",
     "InternalError",
@@ -104,19 +133,30 @@ __all__ = [
     "ModelNotFound",
     "NotFound",
     "NotReady",
+    "Outline",
     "Overloaded",
+    "Parallel",
     "PieceKind",
+    "Protection",
     "QueueTimeout",
     "QuotePolicy",
     "ReaderTooSlow",
     "ResourceExhausted",
     "RetryPolicy",
+    "Section",
+    "SegmentFinished",
+    "SegmentOrder",
+    "SegmentPiece",
+    "SegmentResult",
+    "SegmentStarted",
+    "Segmentation",
     "Sentence",
     "SentenceMode",
     "SentenceOptions",
     "Started",
     "StatusError",
     "StreamError",
+    "SyncDocumentStream",
     "SyncGenerationStream",
     "SyncManyStream",
     "TextPiece",
@@ -125,6 +165,7 @@ __all__ = [
     "Token",
     "TokenLogprobs",
     "TopLogprob",
+    "TransformOptions",
     "TransportError",
     "Unauthenticated",
     "Unavailable",

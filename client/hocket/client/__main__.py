@@ -1,9 +1,9 @@
 """The command line `hocket`. Main thread.
 
-`generate`, `chat`, `tokenize`, `split` and `health` are the client's own. Further subcommands come
-from the entry points of the group `hocket.commands`: functions that take the arguments after the
-subcommand's name and return an exit code. So `hocket serve` exists where the server is installed,
-and neither imports the other.
+`generate`, `chat`, `transform`, `compose`, `tokenize`, `split` and `health` are the client's own.
+Further subcommands come from the entry points of the group `hocket.commands`: functions that take
+the arguments after the subcommand's name and return an exit code. So `hocket serve` exists where
+the server is installed, and neither imports the other.
 
 Exit codes: 0 done, 1 not serving (`health`), 2 usage, 3 refused or failed by the server,
 4 unreachable, 130 interrupted, 141 nobody reads the output.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from hocket.client import ClientError, StreamError, TransportError, __version__
-from hocket.client._commands import chat, generate, health, text
+from hocket.client._commands import chat, documents, generate, health, text
 from hocket.client._commands.connection import UsageError
 
 _GROUP = "hocket.commands"
@@ -94,6 +94,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_parser(commands)
     chat.add_parser(commands)
+    documents.add_parsers(commands)
     text.add_parsers(commands)
     health.add_parser(commands)
     for name in names:

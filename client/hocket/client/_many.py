@@ -42,7 +42,7 @@ class ManyStream:
         self._method = method
         self._state = state
         self._requests = ManyState()
-        self._outbox = Outbox()
+        self._outbox = Outbox[generation_pb2.GenerateManyRequest]()
         self._changed = asyncio.Event()
         self._is_reading = False
         self._call = StreamCall[generation_pb2.GenerateManyResponse](

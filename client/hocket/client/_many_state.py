@@ -5,7 +5,9 @@ the stream's owner; the blocking stream guards them with its condition.
 """
 
 from collections import deque
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
+
+from google.protobuf.message import Message
 
 from hocket.client._collect import Collector
 from hocket.client._errors import ClientError, StreamError, error_of_status
@@ -14,11 +16,12 @@ from hocket.client._parse import parse_event
 from hocket.client._requests import GenerationOptions, build_generate_request, make_request_id
 from hocket.v1 import generation_pb2
 
+ActionT = TypeVar("ActionT", bound=Message)
 ManyEvent: TypeAlias = tuple[str, Event | ClientError]
 ManyResult: TypeAlias = tuple[str, GenerationResult | ClientError]
 
 MAX_UNSENT = 64
-"""Requests that may wait to be sent before `submit` waits, too."""
+"""Actions that may wait to be sent before `submit` waits, too."""
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 """What is kept for another attempt; a stream that has sent more is not opened again."""
@@ -26,15 +29,15 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 _MOST_ID = 128
 
 
-class Outbox:
+class Outbox(Generic[ActionT]):
     """Actions to send, kept until the first answer so that a new attempt can send them again.
 
     Its memory is bounded: few wait, and not much is kept.
     """
 
     def __init__(self) -> None:
-        self._unsent: deque[generation_pb2.GenerateManyRequest] = deque()
-        self._sent: list[generation_pb2.GenerateManyRequest] = []
+        self._unsent: deque[ActionT] = deque()
+        self._sent: list[ActionT] = []
         self._keeps_sent = True
         self._bytes = 0  # of all in both
         self.is_closed = False
@@ -70,7 +73,7 @@ class Outbox:
         if self.is_closed:
             raise StreamError("the sending side of the stream is closed")
 
-    def put(self, action: generation_pb2.GenerateManyRequest) -> None:
+    def put(self, action: ActionT) -> None:
         """Add an action.
 
         Raises:
@@ -80,7 +83,7 @@ class Outbox:
         self._unsent.append(action)
         self._bytes += action.ByteSize()
 
-    def take(self) -> generation_pb2.GenerateManyRequest | None:
+    def take(self) -> ActionT | None:
         """Return the next action to send; None if there is none now."""
         if not self._unsent:
             return None

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from hocket.client._health import parse_health_response
 from hocket.client._types import HealthStatus
-from hocket.v1 import control_pb2, generation_pb2, model_pb2, text_pb2
+from hocket.v1 import control_pb2, document_pb2, generation_pb2, model_pb2, text_pb2
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -69,6 +69,12 @@ GENERATE_MANY = _method(
     "GenerationService/GenerateMany",
     generation_pb2.GenerateManyRequest,
     generation_pb2.GenerateManyResponse,
+)
+TRANSFORM = _method(
+    "DocumentService/Transform", document_pb2.TransformRequest, document_pb2.TransformResponse
+)
+COMPOSE = _method(
+    "DocumentService/Compose", document_pb2.ComposeRequest, document_pb2.ComposeResponse
 )
 TOKENIZE = _method("TextService/Tokenize", text_pb2.TokenizeRequest, text_pb2.TokenizeResponse)
 DETOKENIZE = _method(

@@ -25,7 +25,7 @@ from hocket.client._types import (
 )
 from hocket.v1 import control_pb2, generation_pb2, model_pb2, options_pb2, text_pb2
 
-_FINISH_REASONS = {
+FINISH_REASONS = {
     options_pb2.FINISH_REASON_END_OF_TEXT: FinishReason.END_OF_TEXT,
     options_pb2.FINISH_REASON_MAX_TOKENS: FinishReason.MAX_TOKENS,
     options_pb2.FINISH_REASON_CONTEXT_FULL: FinishReason.CONTEXT_FULL,
@@ -35,7 +35,7 @@ _FINISH_REASONS = {
     options_pb2.FINISH_REASON_ABORTED: FinishReason.ABORTED,
     options_pb2.FINISH_REASON_TIME_BUDGET: FinishReason.TIME_BUDGET,
 }
-_PIECE_KINDS = {
+PIECE_KINDS = {
     options_pb2.PIECE_KIND_SENTENCE: PieceKind.SENTENCE,
     options_pb2.PIECE_KIND_PARAGRAPH_END: PieceKind.PARAGRAPH_END,
     options_pb2.PIECE_KIND_LIST_ITEM: PieceKind.LIST_ITEM,
@@ -75,7 +75,7 @@ def parse_event(
                 choice_index=sentence.choice_index,
                 start_byte=sentence.start_byte,
                 end_byte=sentence.end_byte,
-                kind=_PIECE_KINDS.get(sentence.kind, PieceKind.UNKNOWN),
+                kind=PIECE_KINDS.get(sentence.kind, PieceKind.UNKNOWN),
                 token_ids=tuple(sentence.token_ids),
                 logprobs=_parse_logprobs(sentence.logprobs),
             )
@@ -101,7 +101,7 @@ def parse_pieces(text: str, response: text_pb2.SplitSentencesResponse) -> tuple[
             text=encoded[piece.start_byte : piece.end_byte].decode(errors="replace"),
             start_byte=piece.start_byte,
             end_byte=piece.end_byte,
-            kind=_PIECE_KINDS.get(piece.kind, PieceKind.UNKNOWN),
+            kind=PIECE_KINDS.get(piece.kind, PieceKind.UNKNOWN),
         )
         for piece in response.ranges
     )
@@ -135,12 +135,40 @@ def parse_drain(response: control_pb2.DrainResponse) -> DrainStatus:
     """Return how a drain begins."""
     return DrainStatus(
         requests_in_progress=response.requests_in_progress,
-        refusing_in=_seconds(response.refusing_in),
+        refusing_in=parse_seconds(response.refusing_in),
+    )
+
+
+def parse_seconds(duration: Duration) -> float:
+    """Return a duration in seconds."""
+    return duration.seconds + duration.nanos / 1_000_000_000
+
+
+def parse_usage(usage: options_pb2.Usage) -> Usage:
+    """Return how many tokens something took."""
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
+def parse_timings(timings: options_pb2.Timings) -> Timings:
+    """Return where the time went."""
+    return Timings(
+        queue=parse_seconds(timings.queue),
+        prefill=parse_seconds(timings.prefill),
+        first_token=(
+            parse_seconds(timings.first_token) if timings.HasField("first_token") else None
+        ),
+        first_sentence=(
+            parse_seconds(timings.first_sentence) if timings.HasField("first_sentence") else None
+        ),
+        total=parse_seconds(timings.total),
     )
 
 
 def _parse_finished(finished: generation_pb2.Finished) -> Finished:
-    timings = finished.timings
     return Finished(
         completions=tuple(
             sorted(
@@ -148,22 +176,8 @@ def _parse_finished(finished: generation_pb2.Finished) -> Finished:
                 key=lambda completion: completion.index,
             )
         ),
-        usage=Usage(
-            prompt_tokens=finished.usage.prompt_tokens,
-            cached_tokens=finished.usage.cached_tokens,
-            completion_tokens=finished.usage.completion_tokens,
-        ),
-        timings=Timings(
-            queue=_seconds(timings.queue),
-            prefill=_seconds(timings.prefill),
-            first_token=(
-                _seconds(timings.first_token) if timings.HasField("first_token") else None
-            ),
-            first_sentence=(
-                _seconds(timings.first_sentence) if timings.HasField("first_sentence") else None
-            ),
-            total=_seconds(timings.total),
-        ),
+        usage=parse_usage(finished.usage),
+        timings=parse_timings(finished.timings),
         prompt_logprobs=_parse_logprobs(finished.prompt_logprobs),
     )
 
@@ -172,7 +186,7 @@ def _parse_completion(completion: generation_pb2.Completion) -> Completion:
     stopped_by = completion.WhichOneof("stopped_by")
     return Completion(
         index=completion.index,
-        finish_reason=_FINISH_REASONS.get(completion.finish_reason, FinishReason.UNKNOWN),
+        finish_reason=FINISH_REASONS.get(completion.finish_reason, FinishReason.UNKNOWN),
         stop_string=completion.stop_string if stopped_by == "stop_string" else None,
         stop_token_id=completion.stop_token_id if stopped_by == "stop_token_id" else None,
         completion_tokens=completion.completion_tokens,
@@ -193,7 +207,3 @@ def _parse_logprobs(
         )
         for position in logprobs
     )
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1_000_000_000

@@ -15,7 +15,7 @@ from hocket.client._types import (
 )
 from hocket.v1 import generation_pb2, options_pb2, text_pb2
 
-_GRANULARITIES = {
+GRANULARITIES = {
     Granularity.TOKEN: options_pb2.GRANULARITY_TOKEN,
     Granularity.SENTENCE: options_pb2.GRANULARITY_SENTENCE,
     Granularity.PARAGRAPH: options_pb2.GRANULARITY_PARAGRAPH,
@@ -114,6 +114,18 @@ def make_request_id() -> str:
     return uuid.uuid4().hex
 
 
+def select_given(options: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Return the options that are not None.
+
+    Raises:
+        TypeError: One of them is not known.
+    """
+    unknown = options.keys() - set(known)
+    if unknown:
+        raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+    return {key: value for key, value in options.items() if value is not None}
+
+
 def build_generate_request(
     prompt: str | None, options: GenerationOptions
 ) -> generation_pb2.GenerateRequest:
@@ -123,10 +135,7 @@ def build_generate_request(
         TypeError: There is not exactly one input, or an option is unknown or of a wrong type.
         ValueError: A value cannot be sent, such as a negative seed.
     """
-    unknown = options.keys() - GenerationOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unknown generation option: {', '.join(sorted(unknown))}")
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    given = select_given(options, GenerationOptions.__annotations__)
     request = generation_pb2.GenerateRequest(
         request_id=given.get("request_id", ""),
         model=given.get("model", ""),
@@ -134,26 +143,15 @@ def build_generate_request(
         priority=given.get("priority"),
     )
     _set_input(request, prompt, given)
-    request.sampling.CopyFrom(
-        options_pb2.SamplingOptions(
-            **_select(given, _SAMPLING_FIELDS), logit_bias=given.get("logit_bias")
-        )
-    )
-    stop = given.get("stop", ())
-    request.stopping.CopyFrom(
-        options_pb2.StoppingOptions(
-            **_select(given, _STOPPING_FIELDS),
-            stop=(stop,) if isinstance(stop, str) else stop,
-            stop_token_ids=given.get("stop_token_ids", ()),
-        )
-    )
+    request.sampling.CopyFrom(build_sampling(given))
+    request.stopping.CopyFrom(build_stopping(given))
     request.output.CopyFrom(options_pb2.OutputOptions(**_select(given, _OUTPUT_FIELDS)))
     if "granularity" in given:
-        request.output.granularity = _GRANULARITIES[Granularity(given["granularity"])]
+        request.output.granularity = GRANULARITIES[Granularity(given["granularity"])]
     if "sentences" in given:
-        request.output.sentences.CopyFrom(_build_sentence_options(given["sentences"]))
+        request.output.sentences.CopyFrom(build_sentence_options(given["sentences"]))
     if "time_budget" in given:
-        request.time_budget.CopyFrom(_build_duration(given["time_budget"]))
+        request.time_budget.CopyFrom(build_duration(given["time_budget"]))
     return request
 
 
@@ -164,7 +162,7 @@ def build_split_request(
     return text_pb2.SplitSentencesRequest(
         text=text,
         paragraphs=paragraphs,
-        options=None if options is None else _build_sentence_options(options),
+        options=None if options is None else build_sentence_options(options),
     )
 
 
@@ -196,7 +194,25 @@ def _build_message(message: Message | Mapping[str, str]) -> generation_pb2.ChatM
     return generation_pb2.ChatMessage(role=message["role"], content=message["content"])
 
 
-def _build_sentence_options(options: SentenceOptions) -> options_pb2.SentenceOptions:
+def build_sampling(given: Mapping[str, Any]) -> options_pb2.SamplingOptions:
+    """Make what says how tokens are drawn."""
+    return options_pb2.SamplingOptions(
+        **_select(given, _SAMPLING_FIELDS), logit_bias=given.get("logit_bias")
+    )
+
+
+def build_stopping(given: Mapping[str, Any]) -> options_pb2.StoppingOptions:
+    """Make what says when a text ends."""
+    stop = given.get("stop", ())
+    return options_pb2.StoppingOptions(
+        **_select(given, _STOPPING_FIELDS),
+        stop=(stop,) if isinstance(stop, str) else stop,
+        stop_token_ids=given.get("stop_token_ids", ()),
+    )
+
+
+def build_sentence_options(options: SentenceOptions) -> options_pb2.SentenceOptions:
+    """Make what says how a text is cut."""
     built = options_pb2.SentenceOptions(
         language=options.language, min_chars=options.min_chars, max_chars=options.max_chars
     )
@@ -207,7 +223,12 @@ def _build_sentence_options(options: SentenceOptions) -> options_pb2.SentenceOpt
     return built
 
 
-def _build_duration(seconds: float) -> Duration:
+def build_duration(seconds: float) -> Duration:
+    """Make a duration.
+
+    Raises:
+        ValueError: It is no number of seconds.
+    """
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1_000_000_000))
     return duration

@@ -39,7 +39,7 @@ class SyncManyStream:
         self._method = method
         self._state = state
         self._requests = ManyState()
-        self._outbox = Outbox()
+        self._outbox = Outbox[generation_pb2.GenerateManyRequest]()
         self._changed = threading.Condition()
         self._is_reading = False
         self._call = SyncStreamCall[generation_pb2.GenerateManyResponse](

@@ -144,6 +144,7 @@ class TransformRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The next part of the document. Parts may be cut anywhere between
     characters; segments do not depend on it.
@@ -160,6 +161,12 @@ class TransformRequest(_message.Message):
     def cancel(self) -> Global___CancelSegment:
         """Ends one segment."""
 
+    @_builtins.property
+    def end(self) -> Global___EndDocument:
+        """Ends the document, as closing the sending side does; but `cancel` may
+        follow, and nothing else.
+        """
+
     def __init__(
         self,
         *,
@@ -167,12 +174,13 @@ class TransformRequest(_message.Message):
         text: _builtins.str = ...,
         segment: Global___GivenSegment | None = ...,
         cancel: Global___CancelSegment | None = ...,
+        end: Global___EndDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "segment", b"segment", "start", b"start", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "end", b"end", "segment", b"segment", "start", b"start", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "segment", b"segment", "start", b"start", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "end", b"end", "segment", b"segment", "start", b"start", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "text", "segment", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "text", "segment", "cancel", "end"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -542,6 +550,23 @@ class CancelSegment(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__variant) -> _WhichOneofReturnType__variant | None: ...
 
 Global___CancelSegment: _TypeAlias = CancelSegment  # noqa: Y015
+
+@_typing.final
+class EndDocument(_message.Message):
+    """Says that no more of the document will come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndDocument: _TypeAlias = EndDocument  # noqa: Y015
 
 @_typing.final
 class TransformResponse(_message.Message):

@@ -28,8 +28,8 @@ class DocumentServiceStub:
     summarises, classifies it, or what else an instruction says.
 
     The first message must set `start`; after it come parts of the text, or
-    segments, as the caller has them. Closing the sending side ends the
-    document. Work begins with the first whole segment, while more may come.
+    segments, as the caller has them. `end`, or closing the sending side, ends
+    the document. Work begins with the first whole segment, while more may come.
 
     White space, code and whatever else lies between segments is part of no
     segment: it comes back as it was, in the gaps.
@@ -61,8 +61,8 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         summarises, classifies it, or what else an instruction says.
 
         The first message must set `start`; after it come parts of the text, or
-        segments, as the caller has them. Closing the sending side ends the
-        document. Work begins with the first whole segment, while more may come.
+        segments, as the caller has them. `end`, or closing the sending side, ends
+        the document. Work begins with the first whole segment, while more may come.
 
         White space, code and whatever else lies between segments is part of no
         segment: it comes back as it was, in the gaps.

@@ -1,0 +1,340 @@
+"""From keyword arguments to protobuf, for documents: what is sent. Any thread; pure functions.
+
+A document is one first message and then its parts: text as the caller has it, or segments that the
+caller cut.
+"""
+
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from hocket.client._document_types import (
+    GivenSegment,
+    Parallel,
+    Section,
+    Segmentation,
+    SegmentOrder,
+)
+from hocket.client._requests import (
+    GRANULARITIES,
+    build_duration,
+    build_sampling,
+    build_sentence_options,
+    build_stopping,
+    select_given,
+)
+from hocket.client._types import Granularity, SentenceOptions
+from hocket.v1 import document_pb2
+
+_ORDERS = {
+    SegmentOrder.IN_ORDER: document_pb2.SEGMENT_ORDER_IN_ORDER,
+    SegmentOrder.AS_COMPLETED: document_pb2.SEGMENT_ORDER_AS_COMPLETED,
+    SegmentOrder.INTERLEAVED: document_pb2.SEGMENT_ORDER_INTERLEAVED,
+}
+_SEGMENTATIONS = {
+    Segmentation.SENTENCES: document_pb2.SEGMENTATION_SENTENCES,
+    Segmentation.PARAGRAPHS: document_pb2.SEGMENTATION_PARAGRAPHS,
+}
+_PARALLELS = {
+    Parallel.AUTO: document_pb2.PARALLEL_AUTO,
+    Parallel.ALWAYS: document_pb2.PARALLEL_ALWAYS,
+    Parallel.NEVER: document_pb2.PARALLEL_NEVER,
+}
+_TASKS = ("instruction", "template", "translate_to", "rewrite", "summarize", "classify")
+
+MAX_PART_CHARS = 16_384
+"""Longer texts go up in parts of so many characters."""
+
+GivenText: TypeAlias = str | Iterable[str]
+GivenSegments: TypeAlias = Iterable[GivenSegment | str]
+
+
+class WritingOptions(TypedDict, total=False):
+    """What `transform` and `compose` have in common. Absent or None leaves a value to the server.
+
+    Attributes:
+        model: Name of a served model; the server's default if absent.
+        granularity: In which pieces the text of a segment arrives.
+        order: In which order segments come back.
+        window: Most segments, variants counted, that are worked on at once.
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_k: Keeps the k likeliest tokens.
+        top_p: Keeps the fewest likeliest tokens whose probabilities reach this sum.
+        min_p: Keeps tokens at least this many times as likely as the likeliest.
+        seed: Makes a sampled document repeatable.
+        repetition_penalty: Weakens tokens of prompt and answer, by division.
+        presence_penalty: Weakens tokens of the answer, once.
+        frequency_penalty: Weakens tokens of the answer, each time.
+        logit_bias: Added to the logits of these token ids.
+        max_tokens: Most tokens to write for each segment.
+        min_tokens: Fewest tokens before the model may end a segment.
+        stop: Ends a segment before one of these strings.
+        stop_token_ids: Ends a segment at one of these tokens.
+        ignore_eos: Writes on past the model's own end.
+        priority: Lower values run first; -100 to 100.
+        time_budget: Most seconds to spend on the server; what is unfinished then ends there.
+        request_id: Names the request; made by the client if absent.
+    """
+
+    model: str | None
+    granularity: Granularity | Literal["token", "sentence"] | None
+    order: SegmentOrder | Literal["in_order", "as_completed", "interleaved"] | None
+    window: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    max_tokens: int | None
+    min_tokens: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool | None
+    priority: int | None
+    time_budget: float | None
+    request_id: str | None
+
+
+class TransformOptions(WritingOptions, total=False):
+    """The keyword arguments of `transform`, with exactly one task.
+
+    Attributes:
+        instruction: Task: what the model is told to do with each segment.
+        template: Task: a prompt with `{segment}` in it, and perhaps `{context}` and `{language}`.
+        translate_to: Task: one language or several, by name or code; each is a variant.
+        source_language: The language of the text, for `translate_to`.
+        rewrite: Task: the same in other words, in this style; True for any.
+        summarize: Task: shorter, in at most so many sentences; True for the server's default.
+        classify: Task: which of these labels fits.
+        segmentation: What a segment is; for a text.
+        sentences: How sentences are cut, and the language of the text.
+        context_segments: Source segments before each one that the model is shown with it.
+        protect: Keeps code, URLs, placeholders and the like as they are.
+        protected_terms: Kept wherever they stand.
+        protected_ranges: Spans of the text that are kept: where each begins and ends, in UTF-8
+            bytes.
+        cache: Takes segments from the server's cache, and keeps them there.
+    """
+
+    instruction: str | None
+    template: str | None
+    translate_to: str | Sequence[str] | None
+    source_language: str | None
+    rewrite: str | bool | None
+    summarize: int | bool | None
+    classify: Sequence[str] | None
+    segmentation: Segmentation | Literal["sentences", "paragraphs"] | None
+    sentences: SentenceOptions | None
+    context_segments: int | None
+    protect: bool | None
+    protected_terms: Sequence[str] | None
+    protected_ranges: Sequence[tuple[int, int]] | None
+    cache: bool | None
+
+
+class ComposeOptions(WritingOptions, total=False):
+    """The keyword arguments of `compose`, beside the task.
+
+    Attributes:
+        sections: What to write; the model drafts an outline if there are none.
+        max_sections: Most sections of an outline that the model drafts.
+        parallel: Whether sections are written in parallel.
+        join: A last prompt over all sections, whose answer is one more section.
+    """
+
+    sections: Sequence[Section | str] | None
+    max_sections: int | None
+    parallel: Parallel | Literal["auto", "always", "never"] | None
+    join: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A document on its way up.
+
+    Attributes:
+        actions: Its parts, all at hand; empty if they are still to come.
+        parts: What gives them one after the other otherwise; None if all are at hand.
+        is_segments: Whether `parts` gives segments, not text.
+    """
+
+    actions: tuple[document_pb2.TransformRequest, ...] = ()
+    parts: Iterable[Any] | AsyncIterable[Any] | None = None
+    is_segments: bool = False
+
+    def convert(self, part: object) -> Iterator[document_pb2.TransformRequest]:
+        """Yield what one of `parts` is sent as.
+
+        Raises:
+            TypeError: It is neither text nor a segment.
+            ValueError: It cannot be sent, such as a lone surrogate.
+        """
+        return _segment_actions(part) if self.is_segments else _text_actions(part)
+
+
+def build_source(
+    text: str | Iterable[str] | AsyncIterable[str] | None,
+    segments: GivenSegments | AsyncIterable[GivenSegment | str] | None,
+) -> Source:
+    """Make the source of a document; what is at hand is read at once.
+
+    Raises:
+        TypeError: There is not exactly one of both, or a part of a wrong type.
+        ValueError: A part cannot be sent.
+    """
+    if (text is None) == (segments is None):
+        raise TypeError("give exactly one of text and segments")
+    if isinstance(text, str):
+        return Source(actions=tuple(_text_actions(text)))
+    if isinstance(segments, str):
+        raise TypeError("segments must be several, not one string")
+    if isinstance(segments, Sequence):
+        return Source(
+            actions=tuple(action for segment in segments for action in _segment_actions(segment))
+        )
+    return Source(
+        parts=text if segments is None else segments,
+        is_segments=segments is not None,
+    )
+
+
+def build_transform_request(
+    options: TransformOptions, *, is_segmented: bool
+) -> document_pb2.TransformRequest:
+    """Make the first message of a transformed document.
+
+    Args:
+        options: The keyword arguments.
+        is_segmented: Whether the caller cuts the document.
+
+    Raises:
+        TypeError: There is not exactly one task, or an option is unknown or of a wrong type.
+        ValueError: A value cannot be sent.
+    """
+    given = select_given(options, TransformOptions.__annotations__)
+    start = document_pb2.TransformStart(
+        **_writing_fields(given),
+        context_segments=given.get("context_segments"),
+        protect=given.get("protect"),
+        protected_terms=_strings("protected_terms", given.get("protected_terms", ())),
+        protected_ranges=[
+            document_pb2.ByteRange(start_byte=start_byte, end_byte=end_byte)
+            for start_byte, end_byte in given.get("protected_ranges", ())
+        ],
+        cache=given.get("cache"),
+    )
+    if is_segmented:
+        if "segmentation" in given:
+            raise TypeError("segmentation is for a text, not for segments")
+        start.segmentation = document_pb2.SEGMENTATION_GIVEN
+    elif "segmentation" in given:
+        start.segmentation = _SEGMENTATIONS[Segmentation(given["segmentation"])]
+    if "sentences" in given:
+        start.sentences.CopyFrom(build_sentence_options(given["sentences"]))
+    _set_task(start, given)
+    return document_pb2.TransformRequest(start=start)
+
+
+def build_compose_request(task: str, options: ComposeOptions) -> document_pb2.ComposeRequest:
+    """Make the first message of a composed text.
+
+    Raises:
+        TypeError: An option is unknown or of a wrong type.
+        ValueError: A value cannot be sent.
+    """
+    given = select_given(options, ComposeOptions.__annotations__)
+    if isinstance(given.get("sections"), str):
+        raise TypeError("sections must be several, not one string")
+    sections = [
+        Section(title=section) if isinstance(section, str) else section
+        for section in given.get("sections", ())
+    ]
+    start = document_pb2.ComposeStart(
+        **_writing_fields(given),
+        task=task,
+        sections=[
+            document_pb2.Section(title=section.title, instruction=section.instruction)
+            for section in sections
+        ],
+        max_sections=given.get("max_sections"),
+        join=given.get("join", ""),
+    )
+    if "parallel" in given:
+        start.parallel = _PARALLELS[Parallel(given["parallel"])]
+    return document_pb2.ComposeRequest(start=start)
+
+
+def _writing_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that both first messages have."""
+    fields = {
+        "request_id": given.get("request_id", ""),
+        "model": given.get("model", ""),
+        "sampling": build_sampling(given),
+        "stopping": build_stopping(given),
+        "window": given.get("window"),
+        "priority": given.get("priority"),
+    }
+    if "granularity" in given:
+        fields["granularity"] = GRANULARITIES[Granularity(given["granularity"])]
+    if "order" in given:
+        fields["order"] = _ORDERS[SegmentOrder(given["order"])]
+    if "time_budget" in given:
+        fields["time_budget"] = build_duration(given["time_budget"])
+    return fields
+
+
+def _set_task(start: document_pb2.TransformStart, given: Mapping[str, Any]) -> None:
+    tasks = [name for name in _TASKS if given.get(name, False) is not False]
+    if len(tasks) != 1:
+        raise TypeError(f"give exactly one of {', '.join(_TASKS[:-1])} and {_TASKS[-1]}")
+    (task,) = tasks
+    value = given[task]
+    if "source_language" in given and task != "translate_to":
+        raise TypeError("source_language goes with translate_to")
+    match task:
+        case "instruction":
+            start.instruction = value
+        case "template":
+            start.template = value
+        case "translate_to":
+            languages = (value,) if isinstance(value, str) else value
+            start.translate.CopyFrom(
+                document_pb2.Translate(
+                    target_languages=languages, source_language=given.get("source_language", "")
+                )
+            )
+        case "rewrite":
+            style = "" if value is True else value
+            start.rewrite.CopyFrom(document_pb2.Rewrite(style=style))
+        case "summarize":
+            most = None if value is True else value
+            start.summarize.CopyFrom(document_pb2.Summarize(max_sentences=most))
+        case "classify":
+            start.classify.CopyFrom(document_pb2.Classify(labels=_strings("classify", value)))
+
+
+def _strings(name: str, values: Sequence[str]) -> Sequence[str]:
+    if isinstance(values, str):  # would become one value for each of its characters
+        raise TypeError(f"{name} must be several strings, not one")
+    return values
+
+
+def _text_actions(part: object) -> Iterator[document_pb2.TransformRequest]:
+    if not isinstance(part, str):
+        raise TypeError(f"a part of a text is a string, not {type(part).__name__}")
+    for start in range(0, len(part), MAX_PART_CHARS):
+        yield document_pb2.TransformRequest(text=part[start : start + MAX_PART_CHARS])
+
+
+def _segment_actions(part: object) -> Iterator[document_pb2.TransformRequest]:
+    if isinstance(part, str):
+        segment = document_pb2.GivenSegment(text=part)
+    elif isinstance(part, GivenSegment):
+        segment = document_pb2.GivenSegment(text=part.text, gap=part.gap)
+    else:
+        raise TypeError(f"a segment is a GivenSegment or a string, not {type(part).__name__}")
+    yield document_pb2.TransformRequest(segment=segment)
