@@ -163,8 +163,8 @@ class TransformRequest(_message.Message):
 
     @_builtins.property
     def end(self) -> Global___EndDocument:
-        """Ends the document, as closing the sending side does; but `cancel` may
-        follow, and nothing else.
+        """Ends the document, as closing the sending side does, so that `cancel` may
+        still follow. What else follows is ignored.
         """
 
     def __init__(

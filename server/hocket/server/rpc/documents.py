@@ -244,6 +244,7 @@ class _Places:
 async def _read(requests: Requests, document: DocumentTransform, *, is_given: bool) -> None:
     """Hand on what the caller sends, until it closes its side or errs."""
     parts = 0
+    has_end = False
     try:
         async for request in requests:
             action = request.WhichOneof("action")
@@ -251,6 +252,12 @@ async def _read(requests: Requests, document: DocumentTransform, *, is_given: bo
                 cancel = request.cancel
                 variant = cancel.variant if cancel.HasField("variant") else None
                 document.cancel_nowait(cancel.segment, variant)
+                continue
+            if has_end:
+                return  # the document is whole: what else comes is no part of it
+            if action == "end":
+                has_end = True
+                document.close_nowait()
                 continue
             parts += 1
             if parts > _MOST_PARTS:
@@ -269,7 +276,7 @@ async def _read(requests: Requests, document: DocumentTransform, *, is_given: bo
 
 def _refuse(action: str | None, *, is_given: bool) -> NoReturn:
     if action is None:
-        raise InvalidRequest.of("action", "one of text, segment and cancel must be set")
+        raise InvalidRequest.of("action", "one of text, segment, cancel and end must be set")
     if action == "start":
         raise InvalidRequest.of("start", "must come once, first")
     wanted = "given" if is_given else "found in the text"
