@@ -54,6 +54,8 @@ STATED = {
         ("CountTokensRequest.chat", "at most {} characters"),
     ],
     "MAX_DETOKENIZED": [("DetokenizeRequest.token_ids", "at most {},")],
+    "MAX_ITEM_ID_BYTES": [("ProcessItem.id", "At most {} bytes")],
+    "MAX_ITEM_BYTES": [("ProcessItem.text", "At most {} bytes")],
     "MAX_BUDGET_SECONDS": [("GenerateRequest.time_budget", "up to {} seconds")],
     "DEFAULT_MAX_TOKENS": [("StoppingOptions.max_tokens", "default {},")],
 }

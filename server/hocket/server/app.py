@@ -94,6 +94,7 @@ class App:
         self._listener = build_listener(
             settings.listener,
             settings.access,
+            settings.process,
             lifecycle=self.lifecycle,
             catalogue=self.catalogue,
             admission=self._admission,
