@@ -12,6 +12,7 @@ from hocket.client import (
     GenerationResult,
     HealthStatus,
     InvalidRequest,
+    MapResult,
     Message,
     Model,
     RetryPolicy,
@@ -61,6 +62,14 @@ async def many() -> None:
         async for request_id, event in stream:
             assert_type(request_id, str)
             assert_type(event, Event | ClientError)
+
+
+async def corpus() -> None:
+    """Do the same with many texts."""
+    async with AsyncClient("localhost:50051") as client:
+        async for result in client.map(["a", ("id", "b")], window=8, max_tokens=32):
+            assert_type(result, MapResult)
+            assert_type(result.error, ClientError | None)
 
 
 def blocking() -> None:

@@ -5,6 +5,8 @@ Importing it brings grpcio and protobuf, nothing else.
 
 from hocket.client._channel import Tls, service_config
 from hocket.client._client import AsyncClient
+from hocket.client._corpus import MapStream
+from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, MapResult
 from hocket.client._errors import (
     ClientError,
     DeadlineExceeded,
@@ -45,6 +47,7 @@ from hocket.client._requests import GenerationOptions
 from hocket.client._retry import NO_RETRIES, RetryPolicy
 from hocket.client._stream import GenerationStream
 from hocket.client._sync import Client
+from hocket.client._sync_corpus import SyncMapStream
 from hocket.client._sync_many import SyncManyStream
 from hocket.client._sync_stream import SyncGenerationStream
 from hocket.client._types import (
@@ -98,6 +101,11 @@ __all__ = [
     "ManyEvent",
     "ManyResult",
     "ManyStream",
+    "MapItem",
+    "MapOperation",
+    "MapOptions",
+    "MapResult",
+    "MapStream",
     "Message",
     "Model",
     "ModelLimits",
@@ -119,6 +127,7 @@ __all__ = [
     "StreamError",
     "SyncGenerationStream",
     "SyncManyStream",
+    "SyncMapStream",
     "TextPiece",
     "Timings",
     "Tls",

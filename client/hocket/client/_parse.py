@@ -85,6 +85,20 @@ def parse_event(
             return None
 
 
+def parse_finish_reason(reason: options_pb2.FinishReason.ValueType) -> FinishReason:
+    """Return why a text ended."""
+    return _FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
+
+
+def parse_usage(usage: options_pb2.Usage) -> Usage:
+    """Return how many tokens were taken."""
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
 def parse_tokens(response: text_pb2.TokenizeResponse) -> tuple[Token, ...]:
     """Return the tokens of a text."""
     return tuple(
@@ -148,11 +162,7 @@ def _parse_finished(finished: generation_pb2.Finished) -> Finished:
                 key=lambda completion: completion.index,
             )
         ),
-        usage=Usage(
-            prompt_tokens=finished.usage.prompt_tokens,
-            cached_tokens=finished.usage.cached_tokens,
-            completion_tokens=finished.usage.completion_tokens,
-        ),
+        usage=parse_usage(finished.usage),
         timings=Timings(
             queue=_seconds(timings.queue),
             prefill=_seconds(timings.prefill),
@@ -172,7 +182,7 @@ def _parse_completion(completion: generation_pb2.Completion) -> Completion:
     stopped_by = completion.WhichOneof("stopped_by")
     return Completion(
         index=completion.index,
-        finish_reason=_FINISH_REASONS.get(completion.finish_reason, FinishReason.UNKNOWN),
+        finish_reason=parse_finish_reason(completion.finish_reason),
         stop_string=completion.stop_string if stopped_by == "stop_string" else None,
         stop_token_id=completion.stop_token_id if stopped_by == "stop_token_id" else None,
         completion_tokens=completion.completion_tokens,
