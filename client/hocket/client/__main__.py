@@ -1,6 +1,6 @@
 """The command line `hocket`. Main thread.
 
-`generate`, `chat`, `tokenize`, `split` and `health` are the client's own. Further subcommands come
+`generate`, `chat`, `map`, `tokenize`, `split` and `health` are the client's own. Further ones come
 from the entry points of the group `hocket.commands`: functions that take the arguments after the
 subcommand's name and return an exit code. So `hocket serve` exists where the server is installed,
 and neither imports the other.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from hocket.client import ClientError, StreamError, TransportError, __version__
-from hocket.client._commands import chat, generate, health, text
+from hocket.client._commands import chat, corpus, generate, health, text
 from hocket.client._commands.connection import UsageError
 
 _GROUP = "hocket.commands"
@@ -94,6 +94,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     generate.add_parser(commands)
     chat.add_parser(commands)
+    corpus.add_parser(commands)
     text.add_parsers(commands)
     health.add_parser(commands)
     for name in names:
