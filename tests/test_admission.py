@@ -1,5 +1,6 @@
 """Places: all or none, in all and for each connection, always given back."""
 
+import asyncio
 import contextlib
 import math
 from collections import Counter
@@ -189,3 +190,36 @@ def test_who_is_inside_grows_only_as_far_as_its_connection_has_room():
     assert admission.try_enter("a") is not None
     assert admission.try_enter("a") is None
     assert admission.try_enter("b") is not None
+
+
+async def test_who_waits_outside_enters_once_there_is_room():
+    """For all of its places, in the house and for its connection; nobody counts it as refused."""
+    door = Admission(CONFIG)
+    mine, other = door.enter_nowait("a", 3), door.enter_nowait("b")
+    waiting = asyncio.create_task(door.enter("a", 2))
+    other.release()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()  # two of five are free, one of its connection's four
+    mine.release()
+    permit = await waiting
+    assert door.statistics().in_progress == 2
+    assert door.statistics().refused == 0
+    permit.release()
+
+
+async def test_who_would_never_have_room_does_not_wait():
+    with pytest.raises(Overloaded):
+        await Admission(CONFIG).enter("a", 5)
+
+
+async def test_who_gives_up_waiting_holds_nothing():
+    door = Admission(CONFIG)
+    inside = door.enter_nowait("a", 4)
+    waiting = asyncio.create_task(door.enter("a"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    inside.release()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert door.statistics().in_progress == 0

@@ -71,6 +71,8 @@ STATED = {
     "MAX_TERMS": [("TransformStart.protected_terms", "At most {}, of")],
     "MAX_TERM_CHARS": [("TransformStart.protected_terms", "of 1 to {} characters")],
     "MAX_SPANS": [("TransformStart.protected_ranges", "At most {};")],
+    "MAX_ITEM_ID_BYTES": [("ProcessItem.id", "At most {} bytes")],
+    "MAX_ITEM_BYTES": [("ProcessItem.text", "At most {} bytes")],
     "MAX_BUDGET_SECONDS": [("GenerateRequest.time_budget", "up to {} seconds")],
     "DEFAULT_MAX_TOKENS": [("StoppingOptions.max_tokens", "default {},")],
 }

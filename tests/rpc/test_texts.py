@@ -13,7 +13,8 @@ from hocket.server.catalogue import ServedModel
 from hocket.server.errors import InvalidRequest, Overloaded
 from hocket.server.executors import ExecutorConfig, Executors
 from hocket.server.rpc import slices
-from hocket.server.rpc.texts import TextService, text_admission
+from hocket.server.rpc.text_work import text_admission
+from hocket.server.rpc.texts import TextService
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.text.pieces import SentenceOptions
 from hocket.server.text.sentences import split_text
@@ -26,6 +27,7 @@ MOST = 262_144
 METHODS = {
     method.name: method.input_type
     for method in text_pb2.DESCRIPTOR.services_by_name["TextService"].methods
+    if not method.client_streaming
 }
 
 
@@ -49,6 +51,7 @@ class Rooms:
             catalogue=catalogue_of(model or served_model()),
             admission=self.door,
             executors=self.executors,
+            corpora=None,  # type: ignore[arg-type] - its calls have a service test
             max_message_bytes=most,
         )
 

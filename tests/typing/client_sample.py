@@ -16,6 +16,7 @@ from hocket.client import (
     GivenSegment,
     HealthStatus,
     InvalidRequest,
+    MapResult,
     Message,
     Model,
     RetryPolicy,
@@ -88,6 +89,14 @@ async def documents() -> None:
             pass
         async with client.compose("x", sections=["A", Section(title="B")], join="End.") as text:
             assert_type(text.document().text, str)
+
+
+async def corpus() -> None:
+    """Do the same with many texts."""
+    async with AsyncClient("localhost:50051") as client:
+        async for result in client.map(["a", ("id", "b")], window=8, max_tokens=32):
+            assert_type(result, MapResult)
+            assert_type(result.error, ClientError | None)
 
 
 def blocking() -> None:

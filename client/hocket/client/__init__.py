@@ -5,6 +5,8 @@ Importing it brings grpcio and protobuf, nothing else.
 
 from hocket.client._channel import Tls, service_config
 from hocket.client._client import AsyncClient
+from hocket.client._corpus import MapStream
+from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, MapResult
 from hocket.client._document_requests import ComposeOptions, TransformOptions
 from hocket.client._document_types import (
     ByteRange,
@@ -65,6 +67,7 @@ from hocket.client._requests import GenerationOptions
 from hocket.client._retry import NO_RETRIES, RetryPolicy
 from hocket.client._stream import GenerationStream
 from hocket.client._sync import Client
+from hocket.client._sync_corpus import SyncMapStream
 from hocket.client._sync_documents import SyncDocumentStream
 from hocket.client._sync_many import SyncManyStream
 from hocket.client._sync_stream import SyncGenerationStream
@@ -127,6 +130,11 @@ __all__ = [
     "ManyEvent",
     "ManyResult",
     "ManyStream",
+    "MapItem",
+    "MapOperation",
+    "MapOptions",
+    "MapResult",
+    "MapStream",
     "Message",
     "Model",
     "ModelLimits",
@@ -159,6 +167,7 @@ __all__ = [
     "SyncDocumentStream",
     "SyncGenerationStream",
     "SyncManyStream",
+    "SyncMapStream",
     "TextPiece",
     "Timings",
     "Tls",

@@ -1,9 +1,9 @@
 """The command line `hocket`. Main thread.
 
-`generate`, `chat`, `transform`, `compose`, `tokenize`, `split` and `health` are the client's own.
-Further subcommands come from the entry points of the group `hocket.commands`: functions that take
-the arguments after the subcommand's name and return an exit code. So `hocket serve` exists where
-the server is installed, and neither imports the other.
+`generate`, `chat`, `map`, `transform`, `compose`, `tokenize`, `split` and `health` are the client's
+own. Further subcommands come from the entry points of the group `hocket.commands`: functions that
+take the arguments after the subcommand's name and return an exit code. So `hocket serve` exists
+where the server is installed, and neither imports the other.
 
 Exit codes: 0 done, 1 not serving (`health`), 2 usage, 3 refused or failed by the server,
 4 unreachable, 130 interrupted, 141 nobody reads the output.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from hocket.client import ClientError, StreamError, TransportError, __version__
-from hocket.client._commands import chat, documents, generate, health, text
+from hocket.client._commands import chat, corpus, documents, generate, health, text
 from hocket.client._commands.connection import UsageError
 
 _GROUP = "hocket.commands"
@@ -95,6 +95,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     generate.add_parser(commands)
     chat.add_parser(commands)
     documents.add_parsers(commands)
+    corpus.add_parser(commands)
     text.add_parsers(commands)
     health.add_parser(commands)
     for name in names:

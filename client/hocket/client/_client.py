@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -21,6 +21,8 @@ from hocket.client._channel import (
     Tls,
     TokenSource,
 )
+from hocket.client._corpus import MapStream
+from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, build_start
 from hocket.client._document_requests import (
     ComposeOptions,
     GivenSegments,
@@ -249,6 +251,51 @@ class AsyncClient:
             sleep=self._sleep,
         ) as stream:
             yield stream
+
+    def map(
+        self,
+        items: Iterable[MapItem] | AsyncIterable[MapItem],
+        *,
+        op: MapOperation = "generate",
+        window: int | None = None,
+        in_order: bool = False,
+        stop_on_error: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[MapOptions],
+    ) -> MapStream:
+        """Do the same with many texts and iterate over what comes of each.
+
+            async for result in client.map(["One.", "Two."], op="split"):
+                print(result.id, result.pieces)
+
+        Items are taken as the server makes room: it holds one window of them, and this client no
+        more than twice that. One that fails has a result with its error. Leaving the loop, or the
+        block of `async with`, ends the job. A job that was let in is not made again; its
+        results tell what was done until then.
+
+        Args:
+            items: Texts, or pairs of an id and a text; an asynchronous iterable, too.
+            op: What to do with each.
+            window: Most items in flight; the server's bound if None.
+            in_order: Gives results in the order of the items instead of as they come.
+            stop_on_error: Ends the job at the first item that fails.
+            timeout: Seconds that the whole may take.
+            **options: See `MapOptions`.
+
+        Raises:
+            TypeError: An option does not belong to the operation.
+            ValueError: A value cannot be sent.
+        """
+        connection = self._open_connection()
+        return MapStream(
+            items,
+            start=build_start(
+                op, options, window=window, in_order=in_order, stop_on_error=stop_on_error
+            ),
+            method=methods.PROCESS.over(connection.channel.stream_stream),
+            state=self._settings.stream(connection, timeout),
+            sleep=self._sleep,
+        )
 
     async def tokenize(
         self,

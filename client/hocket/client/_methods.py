@@ -86,6 +86,7 @@ COUNT_TOKENS = _method(
 SPLIT_SENTENCES = _method(
     "TextService/SplitSentences", text_pb2.SplitSentencesRequest, text_pb2.SplitSentencesResponse
 )
+PROCESS = _method("TextService/Process", text_pb2.ProcessRequest, text_pb2.ProcessResponse)
 LIST_MODELS = _method(
     "ModelService/ListModels", model_pb2.ListModelsRequest, model_pb2.ListModelsResponse
 )

@@ -85,6 +85,11 @@ def parse_event(
             return None
 
 
+def parse_finish_reason(reason: options_pb2.FinishReason.ValueType) -> FinishReason:
+    """Return why a text ended."""
+    return FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
+
+
 def parse_tokens(response: text_pb2.TokenizeResponse) -> tuple[Token, ...]:
     """Return the tokens of a text."""
     return tuple(
@@ -186,7 +191,7 @@ def _parse_completion(completion: generation_pb2.Completion) -> Completion:
     stopped_by = completion.WhichOneof("stopped_by")
     return Completion(
         index=completion.index,
-        finish_reason=FINISH_REASONS.get(completion.finish_reason, FinishReason.UNKNOWN),
+        finish_reason=parse_finish_reason(completion.finish_reason),
         stop_string=completion.stop_string if stopped_by == "stop_string" else None,
         stop_token_id=completion.stop_token_id if stopped_by == "stop_token_id" else None,
         completion_tokens=completion.completion_tokens,

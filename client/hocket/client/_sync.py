@@ -8,7 +8,7 @@ of threads may use one client; each stream is read by one.
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -25,6 +25,7 @@ from hocket.client._channel import (
     Tls,
     TokenSource,
 )
+from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, build_start
 from hocket.client._document_requests import (
     ComposeOptions,
     GivenSegments,
@@ -39,6 +40,7 @@ from hocket.client._events import GenerationResult
 from hocket.client._health import serialize_health_request
 from hocket.client._requests import GenerationOptions, build_generate_request
 from hocket.client._retry import RetryPolicy
+from hocket.client._sync_corpus import SyncMapStream
 from hocket.client._sync_documents import SyncDocumentStream
 from hocket.client._sync_many import SyncManyStream
 from hocket.client._sync_stream import SyncGenerationStream
@@ -231,6 +233,51 @@ class Client:
         )
         with closing(stream):
             yield stream
+
+    def map(
+        self,
+        items: Iterable[MapItem],
+        *,
+        op: MapOperation = "generate",
+        window: int | None = None,
+        in_order: bool = False,
+        stop_on_error: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[MapOptions],
+    ) -> SyncMapStream:
+        """Do the same with many texts and iterate over what comes of each.
+
+            for result in client.map(["One.", "Two."], op="split"):
+                print(result.id, result.pieces)
+
+        Items are taken as the server makes room: it holds one window of them, and this client no
+        more than twice that. One that fails has a result with its error. Leaving the loop, or the
+        block of `with`, ends the job. A job that was let in is not made again; its
+        results tell what was done until then.
+
+        Args:
+            items: Texts, or pairs of an id and a text; gRPC's own thread takes them.
+            op: What to do with each.
+            window: Most items in flight; the server's bound if None.
+            in_order: Gives results in the order of the items instead of as they come.
+            stop_on_error: Ends the job at the first item that fails.
+            timeout: Seconds that the whole may take.
+            **options: See `MapOptions`.
+
+        Raises:
+            TypeError: An option does not belong to the operation.
+            ValueError: A value cannot be sent.
+        """
+        connection = self._open_connection()
+        return SyncMapStream(
+            items,
+            start=build_start(
+                op, options, window=window, in_order=in_order, stop_on_error=stop_on_error
+            ),
+            method=methods.PROCESS.over(connection.channel.stream_stream),
+            state=self._settings.stream(connection, timeout),
+            sleep=self._sleep,
+        )
 
     def tokenize(
         self,

@@ -22,37 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from hocket.v1 import document_pb2 as hocket_dot_v1_dot_document__pb2
 from hocket.v1 import generation_pb2 as hocket_dot_v1_dot_generation__pb2
 from hocket.v1 import options_pb2 as hocket_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hocket/v1/text.proto\x12\thocket.v1\x1a\x1ahocket/v1/generation.proto\x1a\x17hocket/v1/options.proto\"\xa2\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"4\n\x10TokenizeResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Token\"9\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nstart_byte\x18\x02 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x03 \x01(\x04\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13keep_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_keep_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xca\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x14.hocket.v1.ChatInputB\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\"z\n\x15SplitSentencesRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.hocket.v1.SentenceOptions\x12\x17\n\nparagraphs\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_paragraphs\"P\n\x16SplitSentencesResponse\x12$\n\x06ranges\x18\x01 \x03(\x0b\x32\x14.hocket.v1.TextRange\x12\x10\n\x08language\x18\x02 \x01(\t\"U\n\tTextRange\x12\x12\n\nstart_byte\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.hocket.v1.PieceKind2\xc2\x02\n\x0bTextService\x12\x43\n\x08Tokenize\x12\x1a.hocket.v1.TokenizeRequest\x1a\x1b.hocket.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.hocket.v1.DetokenizeRequest\x1a\x1d.hocket.v1.DetokenizeResponse\x12L\n\x0b\x43ountTokens\x12\x1d.hocket.v1.CountTokensRequest\x1a\x1e.hocket.v1.CountTokensResponse\x12U\n\x0eSplitSentences\x12 .hocket.v1.SplitSentencesRequest\x1a!.hocket.v1.SplitSentencesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hocket/v1/text.proto\x12\thocket.v1\x1a\x17google/rpc/status.proto\x1a\x18hocket/v1/document.proto\x1a\x1ahocket/v1/generation.proto\x1a\x17hocket/v1/options.proto\"\xa2\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"4\n\x10TokenizeResponse\x12 \n\x06tokens\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Token\"9\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nstart_byte\x18\x02 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x03 \x01(\x04\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13keep_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_keep_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xca\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14parse_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x14.hocket.v1.ChatInputB\x15\n\x13_add_special_tokensB\x17\n\x15_parse_special_tokens\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\"z\n\x15SplitSentencesRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.hocket.v1.SentenceOptions\x12\x17\n\nparagraphs\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_paragraphs\"P\n\x16SplitSentencesResponse\x12$\n\x06ranges\x18\x01 \x03(\x0b\x32\x14.hocket.v1.TextRange\x12\x10\n\x08language\x18\x02 \x01(\t\"U\n\tTextRange\x12\x12\n\nstart_byte\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.hocket.v1.PieceKind\"l\n\x0eProcessRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.hocket.v1.ProcessStartH\x00\x12&\n\x04item\x18\x02 \x01(\x0b\x32\x16.hocket.v1.ProcessItemH\x00\x42\x08\n\x06\x61\x63tion\"\xd0\x02\n\x0cProcessStart\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.hocket.v1.GenerateRequestH\x00\x12.\n\ttransform\x18\x02 \x01(\x0b\x32\x19.hocket.v1.TransformStartH\x00\x12.\n\x08tokenize\x18\x03 \x01(\x0b\x32\x1a.hocket.v1.TokenizeRequestH\x00\x12\x31\n\x05split\x18\x04 \x01(\x0b\x32 .hocket.v1.SplitSentencesRequestH\x00\x12\x15\n\x08in_order\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06window\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x1a\n\rstop_on_error\x18\x07 \x01(\x08H\x03\x88\x01\x01\x42\x0b\n\toperationB\x0b\n\t_in_orderB\t\n\x07_windowB\x10\n\x0e_stop_on_error\"\'\n\x0bProcessItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xa4\x01\n\x0fProcessResponse\x12,\n\x07started\x18\x01 \x01(\x0b\x32\x19.hocket.v1.ProcessStartedH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.hocket.v1.ProcessResultH\x00\x12.\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1a.hocket.v1.ProcessFinishedH\x00\x42\x07\n\x05\x65vent\"C\n\x0eProcessStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06window\x18\x03 \x01(\r\"\xa1\x02\n\rProcessResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\tgenerated\x18\x04 \x01(\x0b\x32\x18.hocket.v1.ProcessedTextH\x00\x12/\n\x0btransformed\x18\x05 \x01(\x0b\x32\x18.hocket.v1.ProcessedTextH\x00\x12-\n\x06tokens\x18\x06 \x01(\x0b\x32\x1b.hocket.v1.TokenizeResponseH\x00\x12\x36\n\tsentences\x18\x07 \x01(\x0b\x32!.hocket.v1.SplitSentencesResponseH\x00\x42\t\n\x07outcome\"\x87\x01\n\rProcessedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.hocket.v1.FinishReason\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.hocket.v1.Usage\x12\x17\n\x0f\x66\x61iled_segments\x18\x04 \x01(\r\"Q\n\x0fProcessFinished\x12\r\n\x05items\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x04\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.hocket.v1.Usage2\x88\x03\n\x0bTextService\x12\x43\n\x08Tokenize\x12\x1a.hocket.v1.TokenizeRequest\x1a\x1b.hocket.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.hocket.v1.DetokenizeRequest\x1a\x1d.hocket.v1.DetokenizeResponse\x12L\n\x0b\x43ountTokens\x12\x1d.hocket.v1.CountTokensRequest\x1a\x1e.hocket.v1.CountTokensResponse\x12U\n\x0eSplitSentences\x12 .hocket.v1.SplitSentencesRequest\x1a!.hocket.v1.SplitSentencesResponse\x12\x44\n\x07Process\x12\x19.hocket.v1.ProcessRequest\x1a\x1a.hocket.v1.ProcessResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hocket.v1.text_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENIZEREQUEST']._serialized_start=89
-  _globals['_TOKENIZEREQUEST']._serialized_end=251
-  _globals['_TOKENIZERESPONSE']._serialized_start=253
-  _globals['_TOKENIZERESPONSE']._serialized_end=305
-  _globals['_TOKEN']._serialized_start=307
-  _globals['_TOKEN']._serialized_end=364
-  _globals['_DETOKENIZEREQUEST']._serialized_start=366
-  _globals['_DETOKENIZEREQUEST']._serialized_end=477
-  _globals['_DETOKENIZERESPONSE']._serialized_start=479
-  _globals['_DETOKENIZERESPONSE']._serialized_end=513
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=516
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=718
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=720
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=757
-  _globals['_SPLITSENTENCESREQUEST']._serialized_start=759
-  _globals['_SPLITSENTENCESREQUEST']._serialized_end=881
-  _globals['_SPLITSENTENCESRESPONSE']._serialized_start=883
-  _globals['_SPLITSENTENCESRESPONSE']._serialized_end=963
-  _globals['_TEXTRANGE']._serialized_start=965
-  _globals['_TEXTRANGE']._serialized_end=1050
-  _globals['_TEXTSERVICE']._serialized_start=1053
-  _globals['_TEXTSERVICE']._serialized_end=1375
+  _globals['_TOKENIZEREQUEST']._serialized_start=140
+  _globals['_TOKENIZEREQUEST']._serialized_end=302
+  _globals['_TOKENIZERESPONSE']._serialized_start=304
+  _globals['_TOKENIZERESPONSE']._serialized_end=356
+  _globals['_TOKEN']._serialized_start=358
+  _globals['_TOKEN']._serialized_end=415
+  _globals['_DETOKENIZEREQUEST']._serialized_start=417
+  _globals['_DETOKENIZEREQUEST']._serialized_end=528
+  _globals['_DETOKENIZERESPONSE']._serialized_start=530
+  _globals['_DETOKENIZERESPONSE']._serialized_end=564
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=567
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=769
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=771
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=808
+  _globals['_SPLITSENTENCESREQUEST']._serialized_start=810
+  _globals['_SPLITSENTENCESREQUEST']._serialized_end=932
+  _globals['_SPLITSENTENCESRESPONSE']._serialized_start=934
+  _globals['_SPLITSENTENCESRESPONSE']._serialized_end=1014
+  _globals['_TEXTRANGE']._serialized_start=1016
+  _globals['_TEXTRANGE']._serialized_end=1101
+  _globals['_PROCESSREQUEST']._serialized_start=1103
+  _globals['_PROCESSREQUEST']._serialized_end=1211
+  _globals['_PROCESSSTART']._serialized_start=1214
+  _globals['_PROCESSSTART']._serialized_end=1550
+  _globals['_PROCESSITEM']._serialized_start=1552
+  _globals['_PROCESSITEM']._serialized_end=1591
+  _globals['_PROCESSRESPONSE']._serialized_start=1594
+  _globals['_PROCESSRESPONSE']._serialized_end=1758
+  _globals['_PROCESSSTARTED']._serialized_start=1760
+  _globals['_PROCESSSTARTED']._serialized_end=1827
+  _globals['_PROCESSRESULT']._serialized_start=1830
+  _globals['_PROCESSRESULT']._serialized_end=2119
+  _globals['_PROCESSEDTEXT']._serialized_start=2122
+  _globals['_PROCESSEDTEXT']._serialized_end=2257
+  _globals['_PROCESSFINISHED']._serialized_start=2259
+  _globals['_PROCESSFINISHED']._serialized_end=2340
+  _globals['_TEXTSERVICE']._serialized_start=2343
+  _globals['_TEXTSERVICE']._serialized_end=2735
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
+from hocket.v1 import document_pb2 as _document_pb2
 from hocket.v1 import generation_pb2 as _generation_pb2
 from hocket.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
@@ -350,3 +352,328 @@ class TextRange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextRange: _TypeAlias = TextRange  # noqa: Y015
+
+@_typing.final
+class ProcessRequest(_message.Message):
+    """Something to do on a `Process` stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___ProcessStart:
+        """Says what to do with each item; first, once."""
+
+    @_builtins.property
+    def item(self) -> Global___ProcessItem:
+        """The next item."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ProcessStart | None = ...,
+        item: Global___ProcessItem | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "item", b"item", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "item", b"item", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "item"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___ProcessRequest: _TypeAlias = ProcessRequest  # noqa: Y015
+
+@_typing.final
+class ProcessStart(_message.Message):
+    """Says what to do with each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATE_FIELD_NUMBER: _builtins.int
+    TRANSFORM_FIELD_NUMBER: _builtins.int
+    TOKENIZE_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    IN_ORDER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    STOP_ON_ERROR_FIELD_NUMBER: _builtins.int
+    in_order: _builtins.bool
+    """Sends results in the order of the items. Default false: as they come."""
+    window: _builtins.int
+    """Most items in flight. From 1 to the server's `process.max_window`, which is
+    the default.
+    """
+    stop_on_error: _builtins.bool
+    """Ends the call at the first item that fails, with its status. Default false."""
+    @_builtins.property
+    def generate(self) -> _generation_pb2.GenerateRequest:
+        """Continues each item. Without `chat` the item is the prompt; with it the
+        item is the last message, of the user, after those that stand there.
+        """
+
+    @_builtins.property
+    def transform(self) -> _document_pb2.TransformStart:
+        """Works on each item as on a document of its own."""
+
+    @_builtins.property
+    def tokenize(self) -> Global___TokenizeRequest:
+        """Turns each item into tokens."""
+
+    @_builtins.property
+    def split(self) -> Global___SplitSentencesRequest:
+        """Cuts each item into sentences."""
+
+    def __init__(
+        self,
+        *,
+        generate: _generation_pb2.GenerateRequest | None = ...,
+        transform: _document_pb2.TransformStart | None = ...,
+        tokenize: Global___TokenizeRequest | None = ...,
+        split: Global___SplitSentencesRequest | None = ...,
+        in_order: _builtins.bool | None = ...,
+        window: _builtins.int | None = ...,
+        stop_on_error: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_order", b"_in_order", "_stop_on_error", b"_stop_on_error", "_window", b"_window", "generate", b"generate", "in_order", b"in_order", "operation", b"operation", "split", b"split", "stop_on_error", b"stop_on_error", "tokenize", b"tokenize", "transform", b"transform", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_order", b"_in_order", "_stop_on_error", b"_stop_on_error", "_window", b"_window", "generate", b"generate", "in_order", b"in_order", "operation", b"operation", "split", b"split", "stop_on_error", b"stop_on_error", "tokenize", b"tokenize", "transform", b"transform", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__in_order: _TypeAlias = _typing.Literal["in_order"]  # noqa: Y015
+    _WhichOneofArgType__in_order: _TypeAlias = _typing.Literal["_in_order", b"_in_order"]  # noqa: Y015
+    _WhichOneofReturnType__stop_on_error: _TypeAlias = _typing.Literal["stop_on_error"]  # noqa: Y015
+    _WhichOneofArgType__stop_on_error: _TypeAlias = _typing.Literal["_stop_on_error", b"_stop_on_error"]  # noqa: Y015
+    _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
+    _WhichOneofArgType__window: _TypeAlias = _typing.Literal["_window", b"_window"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["generate", "transform", "tokenize", "split"]  # noqa: Y015
+    _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_order) -> _WhichOneofReturnType__in_order | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_on_error) -> _WhichOneofReturnType__stop_on_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window) -> _WhichOneofReturnType__window | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
+
+Global___ProcessStart: _TypeAlias = ProcessStart  # noqa: Y015
+
+@_typing.final
+class ProcessItem(_message.Message):
+    """One text of a corpus."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Names it in its result. At most 256 bytes; may be empty."""
+    text: _builtins.str
+    """The text. At most 262,144 bytes."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessItem: _TypeAlias = ProcessItem  # noqa: Y015
+
+@_typing.final
+class ProcessResponse(_message.Message):
+    """One event of a corpus job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___ProcessStarted:
+        """The job was let in. First, once."""
+
+    @_builtins.property
+    def result(self) -> Global___ProcessResult:
+        """An item is done."""
+
+    @_builtins.property
+    def finished(self) -> Global___ProcessFinished:
+        """All items are done. Last, once."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___ProcessStarted | None = ...,
+        result: Global___ProcessResult | None = ...,
+        finished: Global___ProcessFinished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "result", b"result", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "result", b"result", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "result", "finished"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ProcessResponse: _TypeAlias = ProcessResponse  # noqa: Y015
+
+@_typing.final
+class ProcessStarted(_message.Message):
+    """A corpus job was let in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The id of the job, made by the server."""
+    model: _builtins.str
+    """The model that works."""
+    window: _builtins.int
+    """Most items in flight."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessStarted: _TypeAlias = ProcessStarted  # noqa: Y015
+
+@_typing.final
+class ProcessResult(_message.Message):
+    """What came of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    TRANSFORMED_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id, as it came."""
+    index: _builtins.int
+    """Its position among the items, from 0."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """It failed."""
+
+    @_builtins.property
+    def generated(self) -> Global___ProcessedText:
+        """The text that was written."""
+
+    @_builtins.property
+    def transformed(self) -> Global___ProcessedText:
+        """The transformed text; of the first variant, if there are several."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenizeResponse:
+        """Its tokens."""
+
+    @_builtins.property
+    def sentences(self) -> Global___SplitSentencesResponse:
+        """Its sentences."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        index: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
+        generated: Global___ProcessedText | None = ...,
+        transformed: Global___ProcessedText | None = ...,
+        tokens: Global___TokenizeResponse | None = ...,
+        sentences: Global___SplitSentencesResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "generated", b"generated", "outcome", b"outcome", "sentences", b"sentences", "tokens", b"tokens", "transformed", b"transformed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "generated", b"generated", "id", b"id", "index", b"index", "outcome", b"outcome", "sentences", b"sentences", "tokens", b"tokens", "transformed", b"transformed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "generated", "transformed", "tokens", "sentences"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___ProcessResult: _TypeAlias = ProcessResult  # noqa: Y015
+
+@_typing.final
+class ProcessedText(_message.Message):
+    """A text that was written for an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    FAILED_SEGMENTS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text."""
+    finish_reason: _options_pb2.FinishReason.ValueType
+    """Why it ended; of `transformed` the last segment's."""
+    failed_segments: _builtins.int
+    """Of `transformed`: segments that failed."""
+    @_builtins.property
+    def usage(self) -> _options_pb2.Usage:
+        """Tokens that it took."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        finish_reason: _options_pb2.FinishReason.ValueType = ...,
+        usage: _options_pb2.Usage | None = ...,
+        failed_segments: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_segments", b"failed_segments", "finish_reason", b"finish_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessedText: _TypeAlias = ProcessedText  # noqa: Y015
+
+@_typing.final
+class ProcessFinished(_message.Message):
+    """A corpus job is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    """Items that were read."""
+    failed: _builtins.int
+    """Of these, how many failed."""
+    @_builtins.property
+    def usage(self) -> _options_pb2.Usage:
+        """Tokens of all together."""
+
+    def __init__(
+        self,
+        *,
+        items: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        usage: _options_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "items", b"items", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessFinished: _TypeAlias = ProcessFinished  # noqa: Y015

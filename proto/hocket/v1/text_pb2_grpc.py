@@ -59,6 +59,11 @@ class TextServiceStub(object):
                 request_serializer=hocket_dot_v1_dot_text__pb2.SplitSentencesRequest.SerializeToString,
                 response_deserializer=hocket_dot_v1_dot_text__pb2.SplitSentencesResponse.FromString,
                 _registered_method=True)
+        self.Process = channel.stream_stream(
+                '/hocket.v1.TextService/Process',
+                request_serializer=hocket_dot_v1_dot_text__pb2.ProcessRequest.SerializeToString,
+                response_deserializer=hocket_dot_v1_dot_text__pb2.ProcessResponse.FromString,
+                _registered_method=True)
 
 
 class TextServiceServicer(object):
@@ -97,6 +102,18 @@ class TextServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Process(self, request_iterator, context):
+        """Does the same with many texts: a corpus up, results down.
+
+        The first message must set `start`, all others `item`. Closing the sending
+        side means "no more items". An item that fails has a result that says so
+        and disturbs no other. Nothing more is read while as many items as
+        `ProcessStarted.window` have no result that was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TextServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,6 +136,11 @@ def add_TextServiceServicer_to_server(servicer, server):
                     servicer.SplitSentences,
                     request_deserializer=hocket_dot_v1_dot_text__pb2.SplitSentencesRequest.FromString,
                     response_serializer=hocket_dot_v1_dot_text__pb2.SplitSentencesResponse.SerializeToString,
+            ),
+            'Process': grpc.stream_stream_rpc_method_handler(
+                    servicer.Process,
+                    request_deserializer=hocket_dot_v1_dot_text__pb2.ProcessRequest.FromString,
+                    response_serializer=hocket_dot_v1_dot_text__pb2.ProcessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -234,6 +256,33 @@ class TextService(object):
             '/hocket.v1.TextService/SplitSentences',
             hocket_dot_v1_dot_text__pb2.SplitSentencesRequest.SerializeToString,
             hocket_dot_v1_dot_text__pb2.SplitSentencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Process(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/hocket.v1.TextService/Process',
+            hocket_dot_v1_dot_text__pb2.ProcessRequest.SerializeToString,
+            hocket_dot_v1_dot_text__pb2.ProcessResponse.FromString,
             options,
             channel_credentials,
             insecure,

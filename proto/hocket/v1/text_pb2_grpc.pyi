@@ -29,6 +29,14 @@ class TextServiceStub:
     """Counts the tokens of texts and of a conversation."""
     SplitSentences: _aio.UnaryUnaryMultiCallable[_text_pb2.SplitSentencesRequest, _text_pb2.SplitSentencesResponse]
     """Cuts text into sentences, with the very splitter that generation uses."""
+    Process: _aio.StreamStreamMultiCallable[_text_pb2.ProcessRequest, _text_pb2.ProcessResponse]
+    """Does the same with many texts: a corpus up, results down.
+
+    The first message must set `start`, all others `item`. Closing the sending
+    side means "no more items". An item that fails has a result that says so
+    and disturbs no other. Nothing more is read while as many items as
+    `ProcessStarted.window` have no result that was sent.
+    """
 
 class TextServiceServicer(metaclass=_abc_1.ABCMeta):
     """Works on text with a model's tokenizer, or with none.
@@ -69,5 +77,19 @@ class TextServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_text_pb2.SplitSentencesRequest, _abc.Awaitable[_text_pb2.SplitSentencesResponse]],
     ) -> _abc.Awaitable[_text_pb2.SplitSentencesResponse]:
         """Cuts text into sentences, with the very splitter that generation uses."""
+
+    @_abc_1.abstractmethod
+    def Process(
+        self,
+        request_iterator: _abc.AsyncIterator[_text_pb2.ProcessRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_text_pb2.ProcessRequest], _abc.AsyncIterator[_text_pb2.ProcessResponse]],
+    ) -> _abc.AsyncIterator[_text_pb2.ProcessResponse]:
+        """Does the same with many texts: a corpus up, results down.
+
+        The first message must set `start`, all others `item`. Closing the sending
+        side means "no more items". An item that fails has a result that says so
+        and disturbs no other. Nothing more is read while as many items as
+        `ProcessStarted.window` have no result that was sent.
+        """
 
 def add_TextServiceServicer_to_server(servicer: TextServiceServicer, server: _aio.Server) -> None: ...

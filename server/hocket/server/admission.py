@@ -1,10 +1,12 @@
 """Who may come in: places to run and to wait, in all and for each connection. Loop thread.
 
-The door never waits: there is a place or there is none. Who got in waits, if need be, in the
+The door is not waited at: there is a place or there is none. Who got in waits, if need be, in the
 engine's scheduler, which knows priorities and deadlines. A refusal says when to come back,
-estimated from the rate at which places have really been given back.
+estimated from the rate at which places have really been given back. Only the items of a corpus,
+whose caller is kept from sending more meanwhile, wait outside.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -119,6 +121,7 @@ class Admission:
         self._refused = 0
         self._rate = 0.0
         self._rate_at = clock()
+        self._left = asyncio.Event()
 
     def enter_nowait(self, connection: str, places: int = 1) -> Permit:
         """Take places, all or none.
@@ -156,6 +159,17 @@ class Admission:
             return None
         return self.enter_nowait(connection)
 
+    async def enter(self, connection: str, places: int = 1) -> Permit:
+        """Take places, all or none, once there are enough.
+
+        Raises:
+            Overloaded: There will never be enough.
+        """
+        own = self._config.max_per_connection
+        while places <= min(own, self._all.count) and not self._has_room(connection, places):
+            await self._left.wait()
+        return self.enter_nowait(connection, places)
+
     def statistics(self) -> AdmissionStatistics:
         """Return how things stand."""
         return AdmissionStatistics(
@@ -165,12 +179,22 @@ class Admission:
             leave_rate=self._decayed_rate(),
         )
 
+    def _has_room(self, connection: str, places: int) -> bool:
+        own = self._connections.get(connection)
+        taken = own.taken if own else 0
+        return (
+            places <= self._config.max_per_connection - taken
+            and places <= self._all.count - self._all.taken
+        )
+
     def _leave(self, connection: str, places: int) -> None:
         self._all.release(places)
         own = self._connections[connection]
         own.release(places)
         if not own.taken:
             del self._connections[connection]
+        self._left.set()
+        self._left = asyncio.Event()
         # An exponentially weighted count of departures, as a rate.
         self._rate = self._decayed_rate() + places / _MEMORY_SECONDS
         self._rate_at = self._clock()

@@ -95,6 +95,7 @@ class App:
             settings.listener,
             settings.access,
             settings.document,
+            settings.process,
             lifecycle=self.lifecycle,
             catalogue=self.catalogue,
             admission=self._admission,

@@ -27,6 +27,7 @@ from hocket.server.observe.metrics import MetricsConfig
 from hocket.server.observe.watchdog import WatchdogConfig
 from hocket.server.rpc.access import AccessConfig
 from hocket.server.rpc.listener import ListenerConfig
+from hocket.server.rpc.parse_process import ProcessConfig
 from hocket.server.settings_sources import (
     Assignment,
     Schema,
@@ -52,6 +53,7 @@ class Settings:
         listener: Where and how to listen.
         access: Who may call.
         document: How documents are worked through.
+        process: How corpus jobs run.
         log: What is logged.
         metrics: What can be scraped.
         drain: How the server leaves.
@@ -66,6 +68,7 @@ class Settings:
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     document: DocumentConfig = field(default_factory=DocumentConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)

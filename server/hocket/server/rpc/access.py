@@ -67,6 +67,8 @@ class AccessLog:
             cached_tokens=record.cached_tokens,
             completion_tokens=record.completion_tokens,
             sentences=record.sentences,
+            items=record.items or None,
+            failed_items=record.failed_items or None,
             queue_ms=_milliseconds(record.queue_seconds),
             ttft_ms=_milliseconds(record.ttft_seconds),
             ttfs_ms=_milliseconds(record.ttfs_seconds),

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from hocket.server.admission import Admission
+from hocket.server.admission import Admission, Permit
 from hocket.server.catalogue import Catalogue
 from hocket.server.engine.protocol import Generation
 from hocket.server.executors import Executors
@@ -66,12 +66,17 @@ class Generator:
         self._max_message_bytes = max_message_bytes
         self._clock = clock
 
+    async def enter(self, record: AccessRecord) -> Permit:
+        """Wait for a place for one answer, and take it."""
+        return await self._admission.enter(record.peer)
+
     async def events(
         self,
         request: generation_pb2.GenerateRequest,
         record: AccessRecord,
         *,
         on_reserve: OnReserve = lambda _: None,
+        permit: Permit | None = None,
     ) -> AsyncGenerator[Event]:
         """Yield the events of one request.
 
@@ -79,6 +84,7 @@ class Generator:
             request: As it came.
             record: Knows its connection and deadline, and is told what becomes of it.
             on_reserve: Given the generation once its id is taken, before its prompt is tokenised.
+            permit: Its places, if they were taken before; given back at the end in any case.
 
         Raises:
             HocketError: It is refused, or fails.
@@ -102,7 +108,7 @@ class Generator:
         generation = model.engine.reserve_nowait(checked.request_id)
         try:
             on_reserve(generation)
-            with self._admission.enter_nowait(record.peer, checked.choices):
+            with permit or self._admission.enter_nowait(record.peer, checked.choices):
                 submit = await generation.prepare(lambda: self._executors.run_text(checked.encode))
                 record.prompt_tokens = len(submit.prompt_token_ids)
                 generation.submit_nowait(submit)

@@ -18,8 +18,12 @@ from hocket.server.rpc.health import HealthService
 from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
 from hocket.server.rpc.models import ModelService
+from hocket.server.rpc.operations import OperationRooms
+from hocket.server.rpc.parse_process import ProcessConfig
+from hocket.server.rpc.process import Corpora
 from hocket.server.rpc.record import Observers
-from hocket.server.rpc.texts import TextService, text_admission
+from hocket.server.rpc.text_work import text_admission
+from hocket.server.rpc.texts import TextService
 from hocket.server.rpc.writers import Writers
 
 
@@ -27,6 +31,7 @@ def build_listener(
     config: ListenerConfig,
     access: AccessConfig,
     document: DocumentConfig,
+    process: ProcessConfig,
     *,
     lifecycle: Lifecycle,
     catalogue: Catalogue,
@@ -42,6 +47,7 @@ def build_listener(
         config: Where and how it listens.
         access: Who may call.
         document: How documents are worked through.
+        process: How corpus jobs run.
         lifecycle: The server's state.
         catalogue: The models.
         admission: The door.
@@ -74,6 +80,15 @@ def build_listener(
         max_message_bytes=max_message_bytes,
         clock=clock,
     )
+    text_door = text_admission(max_message_bytes, clock)
+    rooms = OperationRooms(
+        catalogue=catalogue,
+        generator=generator,
+        text_admission=text_door,
+        executors=executors,
+        max_message_bytes=max_message_bytes,
+        clock=clock,
+    )
     return Listener(
         config,
         generation=GenerationService(
@@ -82,8 +97,9 @@ def build_listener(
         documents=documents,
         texts=TextService(
             catalogue=catalogue,
-            admission=text_admission(max_message_bytes, clock),
+            admission=text_door,
             executors=executors,
+            corpora=Corpora(process, rooms=rooms, lifecycle=lifecycle),
             max_message_bytes=max_message_bytes,
         ),
         models=ModelService(catalogue),

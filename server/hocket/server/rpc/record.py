@@ -33,6 +33,8 @@ class AccessRecord:
         correlation_id: The id by which the caller knows the call; empty if it gave none.
         is_shared: Whether the call carries many generations, which have records of their own.
         is_by_token: Whether text is handed over as it is written, so that the loop sees when.
+        items: Items of a corpus that are over.
+        failed_items: Of these, how many failed.
     """
 
     method: str
@@ -57,6 +59,8 @@ class AccessRecord:
     itl_seconds: list[float] = field(default_factory=list)
     is_shared: bool = False
     is_by_token: bool = False
+    items: int = 0
+    failed_items: int = 0
     _last_token_at: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,14 @@ class AccessRecord:
         self._note_gaps(output, now)
         if output.finished is not None:
             self._note_finished(output.finished)
+
+    def add_item(self, item: "AccessRecord", *, is_failed: bool) -> None:
+        """Take note of an item of a corpus that is over, and of what it took."""
+        self.items += 1
+        self.failed_items += is_failed
+        self.prompt_tokens += item.prompt_tokens
+        self.cached_tokens += item.cached_tokens
+        self.completion_tokens += item.completion_tokens
 
     def note_failure(self, error: HocketError) -> None:
         """Take note of how it failed; the first failure is the one that is told."""

@@ -5,49 +5,28 @@ no generation waits for it. Work is done in slices, between which other texts ge
 call that was cancelled, or whose deadline passed, ends at the next one.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from hocket.server.admission import Admission, AdmissionConfig, Permit
+from hocket.server.admission import Admission, Permit
 from hocket.server.catalogue import Catalogue
 from hocket.server.errors import InvalidRequest
 from hocket.server.executors import Executors
 from hocket.server.rpc.inputs import parse_chat
 from hocket.server.rpc.limits import MAX_COUNTED_BYTES, MAX_DETOKENIZED, MAX_TEXTS, Violations
 from hocket.server.rpc.parse_options import parse_sentences
-from hocket.server.rpc.slices import Slices, count_tokens, detokenize, split, tokenize
+from hocket.server.rpc.process import Corpora
+from hocket.server.rpc.record import current_record
+from hocket.server.rpc.slices import count_tokens, detokenize, split, tokenize
 from hocket.server.rpc.status import Context
+from hocket.server.rpc.text_work import places_of, run_slices
 from hocket.server.rpc.weights import PIECE_TEXT_BYTES, RANGE_BYTES, TOKEN_BYTES
 from hocket.v1 import text_pb2, text_pb2_grpc
 
-_PLACE_BYTES = 65_536  # of a request
-_CONNECTION_MESSAGES, _ALL_MESSAGES = 2, 4  # of the longest, in progress at once
-
-_T = TypeVar("_T")
 _Response = TypeVar("_Response", bound=Message)
-
-
-def text_admission(max_message_bytes: int, clock: Callable[[], float]) -> Admission:
-    """Return the door of the service, a place of which holds 64 KiB of a request or less."""
-    places = _places(max_message_bytes)
-    config = AdmissionConfig(
-        max_running=_ALL_MESSAGES * places,
-        max_waiting=0,
-        max_per_connection=_CONNECTION_MESSAGES * places,
-    )
-    return Admission(config, clock, noun="texts in progress, of 64 KiB or less,")
-
-
-def _places(size: int) -> int:
-    return 1 + size // _PLACE_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class _Done(Generic[_T]):
-    result: _T
 
 
 class TextService(text_pb2_grpc.TextServiceServicer):
@@ -59,6 +38,7 @@ class TextService(text_pb2_grpc.TextServiceServicer):
         catalogue: Catalogue,
         admission: Admission,
         executors: Executors,
+        corpora: Corpora,
         max_message_bytes: int,
     ) -> None:
         """Make the service.
@@ -67,11 +47,13 @@ class TextService(text_pb2_grpc.TextServiceServicer):
             catalogue: The models.
             admission: Its door; not that of generations.
             executors: Where text is worked on.
+            corpora: Works on many texts over one stream.
             max_message_bytes: The longest message that can be sent.
         """
         self._catalogue = catalogue
         self._admission = admission
         self._executors = executors
+        self._corpora = corpora
         self._max_message_bytes = max_message_bytes
 
     async def Tokenize(
@@ -83,7 +65,7 @@ class TextService(text_pb2_grpc.TextServiceServicer):
         violations.check_bytes("text", request.text, self._max_message_bytes // TOKEN_BYTES)
         violations.raise_any()
         with self._enter(request, context):
-            response = await self._run(tokenize(tokenizer, request))
+            response = await run_slices(self._executors, tokenize(tokenizer, request))
         return self._fitting(response, "text")
 
     async def Detokenize(
@@ -95,8 +77,8 @@ class TextService(text_pb2_grpc.TextServiceServicer):
         violations.check_count("token_ids", len(request.token_ids), MAX_DETOKENIZED)
         violations.raise_any()
         with self._enter(request, context):
-            response = await self._run(
-                detokenize(tokenizer, request, most_bytes=self._max_message_bytes)
+            response = await run_slices(
+                self._executors, detokenize(tokenizer, request, most_bytes=self._max_message_bytes)
             )
         return self._fitting(response, "token_ids")
 
@@ -116,7 +98,7 @@ class TextService(text_pb2_grpc.TextServiceServicer):
                 violations.add(chat.field, f"must have at most {MAX_COUNTED_BYTES} characters")
         violations.raise_any()
         with self._enter(request, context):
-            return await self._run(count_tokens(model.tokenizer, request, chat))
+            return await run_slices(self._executors, count_tokens(model.tokenizer, request, chat))
 
     async def SplitSentences(
         self, request: text_pb2.SplitSentencesRequest, context: Context
@@ -128,26 +110,21 @@ class TextService(text_pb2_grpc.TextServiceServicer):
         violations.check_bytes("text", request.text, most)
         violations.raise_any()
         with self._enter(request, context):
-            response = await self._run(split(request, options))
+            response = await run_slices(self._executors, split(request, options))
         return self._fitting(response, "text")
 
+    async def Process(
+        self, request_iterator: AsyncIterator[text_pb2.ProcessRequest], _context: Context
+    ) -> AsyncIterator[text_pb2.ProcessResponse]:
+        """Do the same with many texts."""
+        async with aclosing(
+            self._corpora.responses(request_iterator, current_record())
+        ) as responses:
+            async for response in responses:
+                yield response
+
     def _enter(self, request: Message, context: Context) -> Permit:
-        return self._admission.enter_nowait(context.peer(), _places(request.ByteSize()))
-
-    async def _run(self, work: Slices[_T]) -> _T:
-        """Do work slice by slice and return what comes of it."""
-
-        def advance() -> _Done[_T] | None:
-            try:
-                next(work)
-            except StopIteration as end:
-                return _Done(end.value)
-            return None
-
-        while True:
-            done = await self._executors.run_aside(advance)
-            if done is not None:
-                return done.result
+        return self._admission.enter_nowait(context.peer(), places_of(request.ByteSize()))
 
     def _fitting(self, response: _Response, name: str) -> _Response:
         """Return an answer that fits into a message, as all but the strangest do that get here.
