@@ -28,15 +28,26 @@ class Clock:
 class Door(RuleBasedStateMachine):
     """A door beside a list of who is inside and when others left."""
 
-    @initialize(running=st.integers(1, 4), waiting=st.integers(0, 3), own=st.integers(1, 5))
-    def open(self, running: int, waiting: int, own: int) -> None:
-        self.total, self.own = running + waiting, own
+    @initialize(
+        running=st.integers(1, 4),
+        waiting=st.integers(0, 3),
+        own=st.integers(1, 5),
+        share=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
+    )
+    def open(self, running: int, waiting: int, own: int, share: float) -> None:
+        self.total, self.own, self.share = running + waiting, own, share
         self.clock = Clock()
         self.admission = Admission(
-            AdmissionConfig(max_running=running, max_waiting=waiting, max_per_connection=own),
+            AdmissionConfig(
+                max_running=running,
+                max_waiting=waiting,
+                max_per_connection=own,
+                document_share=share,
+            ),
             self.clock,
         )
         self.inside: list[tuple[str, int, Permit]] = []
+        self.further: list[Permit] = []
         self.outside: list[Permit] = []
         self.left: list[tuple[float, int]] = []
         self.refused = 0
@@ -74,6 +85,25 @@ class Door(RuleBasedStateMachine):
         assert caught.value.metadata == {"scope": scope, "limit": str(limit)}
         self.check_wait(caught.value.retry_after_seconds, places, limit, inside)
 
+    @rule(connection=st.sampled_from("abc"), places=st.integers(1, 6))
+    def enter_further(self, connection: str, places: int) -> None:
+        """What is free, up to the share in all and of the connection; no refusal is counted."""
+        taken = Counter[str]()
+        for name, count, permit in self.inside:
+            if permit in self.further:
+                taken[name] += count
+        has_room = (
+            self.taken[connection] + places <= self.own
+            and self.taken.total() + places <= self.total
+            and taken[connection] + places <= self.share * self.own
+            and taken.total() + places <= self.share * self.total
+        )
+        permit = self.admission.try_enter(connection, places)
+        assert has_room == (permit is not None)
+        if permit is not None:
+            self.inside.append((connection, places, permit))
+            self.further.append(permit)
+
     def check_wait(self, wait: float, places: int, limit: int, inside: int) -> None:
         if places > limit:
             assert wait < 0
@@ -103,6 +133,8 @@ class Door(RuleBasedStateMachine):
             taken.total(), len(taken), self.refused,
         )  # fmt: skip
         assert door.leave_rate == pytest.approx(self.rate())
+        further = sum(places for _, places, permit in self.inside if permit in self.further)
+        assert door.further == further <= self.share * self.total
 
     @rule()
     def take_all_that_is_free(self) -> None:
@@ -125,6 +157,32 @@ class Door(RuleBasedStateMachine):
 
 TestDoor = Door.TestCase
 TestDoor.settings = settings(max_examples=25, stateful_step_count=30)
+
+
+@given(
+    running=st.integers(1, 40),
+    own=st.integers(1, 60),
+    documents=st.integers(1, 5),
+    share=st.floats(0, 0.75),
+)
+def test_documents_leave_places_for_others(running, own, documents, share):
+    """However much they ask for: a quarter is kept, of their own connection and of all."""
+    config = AdmissionConfig(
+        max_running=running, max_waiting=20, max_per_connection=own, document_share=share
+    )
+    admission = Admission(config, Clock())
+    for number in range(documents):
+        while admission.try_enter(str(number)):
+            pass
+    kept = math.ceil((running + 20) / 4)
+    permits = [admission.enter_nowait(f"stranger {number}") for number in range(kept)]
+    door = admission.statistics()
+    assert door.refused == 0
+    assert door.further <= share * (running + 20)
+    for permit in permits:
+        permit.release()
+    if own > 1:
+        admission.enter_nowait("0", min(math.ceil(own / 4), kept))
 
 
 @given(st.integers(1, 4), st.sampled_from([None, ValueError]))

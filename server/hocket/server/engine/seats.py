@@ -108,7 +108,10 @@ class Seats:
         return self._groups[self._heads[0][3]].waiting[0]
 
     def in_turn(self) -> list[tuple[int, Sequence]]:
-        """Return those that run in the order of turns, each with how many it is behind in its group."""
+        """Return those that run in the order of turns.
+
+        Each with how many of its group stand before it.
+        """
         held: Counter[str] = Counter()
         turns = []
         for sequence in self.running:
