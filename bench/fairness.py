@@ -6,7 +6,7 @@ Single calls of one sentence arrive at random moments over a connection of their
 to the first sentence counts from the moment at which each was meant to be sent. They are measured
 
 - `alone`: beside nothing;
-- `room`: beside a document that leaves four seats of the batch free: the steps are as large as
+- `room`: beside a document that leaves some seats of the batch free: the steps are as large as
   they get, but nobody waits for a seat;
 - `fair`: beside a document that fills all seats and has more waiting, sent as one stream, which is
   one group for the scheduler;
@@ -39,7 +39,6 @@ from hocket.client import (
 )
 
 KINDS = ("alone", "room", "fair", "first_come")
-_FREE_SEATS = 4
 _WARM_UP_SECONDS = 3.0
 
 
@@ -142,7 +141,7 @@ async def _write(name: str, documents: Documents, arguments: argparse.Namespace)
     """Write what a kind of measurement has beside single calls."""
     match name:
         case "room":
-            await documents.as_calls(arguments.seats - _FREE_SEATS)
+            await documents.as_calls(arguments.seats - arguments.free_seats)
         case "fair":
             await documents.as_streams(arguments.window)
         case "first_come":
@@ -200,6 +199,7 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
         **origin("bench.fairness", "torch", "grpcio", "protobuf"),
         "rate": arguments.rate,
         "seats": arguments.seats,
+        "free_seats": arguments.free_seats,
         "window": arguments.window,
         "segments": arguments.segments,
         "segment_tokens": arguments.segment_tokens,
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=11.0, help="of each turn, after warm-up")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seats", type=int, default=32, help="of the batch")
+    parser.add_argument("--free-seats", type=int, default=4, help="that `room` leaves")
     parser.add_argument("--segments", type=int, default=500, help="of a document")
     parser.add_argument("--window", type=int, default=96, help="segments in progress")
     parser.add_argument("--segment-tokens", type=int, default=40)

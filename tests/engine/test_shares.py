@@ -95,7 +95,7 @@ class Watch:
         assert self.crank.is_at_rest()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seats=st.integers(2, 12), newcomers=st.integers(1, 11), is_tight=st.booleans())
 def test_a_wide_request_gives_back_what_newcomers_are_due(seats, newcomers, is_tight):
     """In the step in which they come, though five hundred came before, and no token is left."""
@@ -144,7 +144,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(arrivals=events, seats=st.integers(1, 7), step_tokens=st.sampled_from([7, 12, 8_192]))
 def test_nobody_is_put_aside_without_need(arrivals, seats, step_tokens):
     """No more sequences are put aside than come, whatever ends in between, and texts stay."""
@@ -157,7 +157,7 @@ def test_nobody_is_put_aside_without_need(arrivals, seats, step_tokens):
     watch.assert_texts()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     arrivals=events,
     seats=st.integers(1, 7),
@@ -191,7 +191,7 @@ def test_where_nobody_comes_nobody_is_put_aside():
     assert watch.crank.statistics.preemptions == settled
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     arrivals=st.lists(
         st.lists(st.tuples(st.sampled_from("abcdefghi"), st.integers(1, 12)), max_size=9),
@@ -260,7 +260,7 @@ def test_prompts_of_newcomers_go_before_those_of_a_wide_request():
     assert [s.num_computed for s in watch.scheduler.running] == [161, 32 + 31]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     arrivals=events,
     seats=st.integers(1, 7),
