@@ -306,6 +306,19 @@ def test_a_newcomer_takes_blocks_of_a_group_that_has_more():
     assert watch.ended["single-0"] - watch.begun["single-0"] == 40  # it was never put aside
 
 
+def test_for_want_of_blocks_a_wide_request_puts_its_own_aside():
+    """And not the single call, though that came last."""
+    watch = Watch(16, ScriptedRunner(num_blocks=24), is_balanced=False)
+    watch.step(*(watch.ask("wide", tokens=60) for _ in range(5)))
+    watch.step(watch.ask("single", tokens=40))
+    while "single-0" not in watch.ended:
+        watch.step()
+    assert watch.crank.statistics.preemptions > watch.crank.statistics.yields == 0
+    assert watch.ended["single-0"] - watch.begun["single-0"] == 40
+    watch.run()
+    watch.assert_texts()
+
+
 def test_thousands_of_steps_with_a_document_and_singles_all_the_time():
     """Single calls never wait, the document goes on, and each call moves one seat at most."""
     watch = Watch(8)

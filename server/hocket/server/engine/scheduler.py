@@ -209,7 +209,7 @@ class Scheduler:
 
     def _go_on(self, sequence: Sequence, plan: _Plan) -> None:
         """Let a sequence that runs compute what it can, if it was not put aside meanwhile."""
-        if sequence.place is not Place.RUNNING or sequence in plan.chosen:
+        if sequence.place is not Place.RUNNING:
             return
         count = plan.affordable(sequence)
         if count > 0 and self._make_room(sequence, count, plan):
