@@ -158,9 +158,7 @@ class Scheduler:
         self.seats.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence and take back all it holds, wherever it stands."""
-        if sequence.place is Place.ENDED:
-            return
+        """Forget a sequence and take back all it holds, whether it waits or runs."""
         self.seats.remove(sequence, self.rank(sequence.priority))
         self._release(sequence)
         self._drop_saved(sequence)
