@@ -306,6 +306,16 @@ def test_a_newcomer_takes_blocks_of_a_group_that_has_more():
     assert watch.ended["single-0"] - watch.begun["single-0"] == 40  # it was never put aside
 
 
+def test_a_newcomer_that_cannot_start_holds_up_no_prompt():
+    """All seats are taken by what is more urgent, and one of it still reads."""
+    watch = Watch(2, step_tokens=64, is_balanced=False)
+    watch.step(*(watch.ask("wide", priority=-1, prompt="x" * 160) for _ in range(2)))
+    watch.step()
+    watch.step()
+    watch.step(watch.ask("single"))
+    assert [s.num_computed for s in watch.scheduler.running] == [161, 32 + 63]
+
+
 def test_for_want_of_blocks_a_wide_request_puts_its_own_aside():
     """And not the single call, though that came last."""
     watch = Watch(16, ScriptedRunner(num_blocks=24), is_balanced=False)
