@@ -29,15 +29,26 @@ class Clock:
 class Door(RuleBasedStateMachine):
     """A door beside a list of who is inside and when others left."""
 
-    @initialize(running=st.integers(1, 4), waiting=st.integers(0, 3), own=st.integers(1, 5))
-    def open(self, running: int, waiting: int, own: int) -> None:
-        self.total, self.own = running + waiting, own
+    @initialize(
+        running=st.integers(1, 4),
+        waiting=st.integers(0, 3),
+        own=st.integers(1, 5),
+        share=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
+    )
+    def open(self, running: int, waiting: int, own: int, share: float) -> None:
+        self.total, self.own, self.share = running + waiting, own, share
         self.clock = Clock()
         self.admission = Admission(
-            AdmissionConfig(max_running=running, max_waiting=waiting, max_per_connection=own),
+            AdmissionConfig(
+                max_running=running,
+                max_waiting=waiting,
+                max_per_connection=own,
+                document_share=share,
+            ),
             self.clock,
         )
         self.inside: list[tuple[str, int, Permit]] = []
+        self.further: list[Permit] = []
         self.outside: list[Permit] = []
         self.left: list[tuple[float, int]] = []
         self.refused = 0
@@ -75,6 +86,25 @@ class Door(RuleBasedStateMachine):
         assert caught.value.metadata == {"scope": scope, "limit": str(limit)}
         self.check_wait(caught.value.retry_after_seconds, places, limit, inside)
 
+    @rule(connection=st.sampled_from("abc"), places=st.integers(1, 6))
+    def enter_further(self, connection: str, places: int) -> None:
+        """What is free, up to the share in all and of the connection; no refusal is counted."""
+        taken = Counter[str]()
+        for name, count, permit in self.inside:
+            if permit in self.further:
+                taken[name] += count
+        has_room = (
+            self.taken[connection] + places <= self.own
+            and self.taken.total() + places <= self.total
+            and taken[connection] + places <= self.share * self.own
+            and taken.total() + places <= self.share * self.total
+        )
+        permit = self.admission.try_enter(connection, places)
+        assert has_room == (permit is not None)
+        if permit is not None:
+            self.inside.append((connection, places, permit))
+            self.further.append(permit)
+
     def check_wait(self, wait: float, places: int, limit: int, inside: int) -> None:
         if places > limit:
             assert wait < 0
@@ -104,6 +134,8 @@ class Door(RuleBasedStateMachine):
             taken.total(), len(taken), self.refused,
         )  # fmt: skip
         assert door.leave_rate == pytest.approx(self.rate())
+        further = sum(places for _, places, permit in self.inside if permit in self.further)
+        assert door.further == further <= self.share * self.total
 
     @rule()
     def take_all_that_is_free(self) -> None:
@@ -126,6 +158,32 @@ class Door(RuleBasedStateMachine):
 
 TestDoor = Door.TestCase
 TestDoor.settings = settings(max_examples=25, stateful_step_count=30)
+
+
+@given(
+    running=st.integers(1, 40),
+    own=st.integers(1, 60),
+    documents=st.integers(1, 5),
+    share=st.floats(0, 0.75),
+)
+def test_documents_leave_places_for_others(running, own, documents, share):
+    """However much they ask for: a quarter is kept, of their own connection and of all."""
+    config = AdmissionConfig(
+        max_running=running, max_waiting=20, max_per_connection=own, document_share=share
+    )
+    admission = Admission(config, Clock())
+    for number in range(documents):
+        while admission.try_enter(str(number)):
+            pass
+    kept = math.ceil((running + 20) / 4)
+    permits = [admission.enter_nowait(f"stranger {number}") for number in range(kept)]
+    door = admission.statistics()
+    assert door.refused == 0
+    assert door.further <= share * (running + 20)
+    for permit in permits:
+        permit.release()
+    if own > 1:
+        admission.enter_nowait("0", min(math.ceil(own / 4), kept))
 
 
 @given(st.integers(1, 4), st.sampled_from([None, ValueError]))
@@ -166,30 +224,6 @@ def test_the_longer_nobody_leaves_the_longer_is_the_wait(pauses):
             admission.enter_nowait("a")
         waits.append(caught.value.retry_after_seconds)
     assert sorted(waits) == waits
-
-
-def test_who_is_inside_grows_only_as_far_as_newcomers_have_room():
-    """Half of the places to wait are left to them; not growing is no refusal."""
-    config = AdmissionConfig(max_running=2, max_waiting=4, max_per_connection=5)
-    admission = Admission(config, Clock())
-    inside = admission.enter_nowait("a")
-    grown = [admission.try_enter("a") for _ in range(4)]
-    assert [permit is not None for permit in grown] == [True, True, True, False]
-    newcomers = [admission.enter_nowait("b"), admission.enter_nowait("b")]
-    assert admission.try_enter("b") is None
-    assert admission.statistics().refused == 0
-    for permit in (inside, *newcomers, *filter(None, grown)):
-        permit.release()
-    assert admission.statistics().in_progress == 0
-
-
-def test_who_is_inside_grows_only_as_far_as_its_connection_has_room():
-    config = AdmissionConfig(max_running=9, max_waiting=0, max_per_connection=2)
-    admission = Admission(config, Clock())
-    admission.enter_nowait("a")
-    assert admission.try_enter("a") is not None
-    assert admission.try_enter("a") is None
-    assert admission.try_enter("b") is not None
 
 
 async def test_who_waits_outside_enters_once_there_is_room():

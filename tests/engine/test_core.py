@@ -31,6 +31,7 @@ class Crank:
             on_setback=self.faults.append,
         )
         self.outputs: dict[str, list[RequestOutput]] = {}
+        self.newest: tuple[RequestOutput, ...] = ()
         self.statistics = None
         self.has_work = False
 
@@ -38,7 +39,8 @@ class Crank:
         outputs = self.core.step(commands)
         self.core.check_integrity()
         self.statistics, self.has_work = outputs.statistics, outputs.has_work
-        for output in outputs.outputs:
+        self.newest = outputs.outputs
+        for output in self.newest:
             self.outputs.setdefault(output.request_id, []).append(output)
 
     def run(self, *commands) -> None:

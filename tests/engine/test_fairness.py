@@ -77,7 +77,6 @@ def sequence_of(scheduler: Scheduler, at: int, *, blocks: int, computed: int, kn
     (sequence,) = request.sequences
     sequence.token_ids = [0] * known
     scheduler.add(sequence)
-    scheduler.waiting.remove(sequence)
     scheduler._start(sequence)
     assert scheduler.pool.extend(sequence.table, blocks)
     sequence.num_computed = computed
@@ -103,7 +102,7 @@ def test_the_tokens_of_one_that_is_put_aside_go_to_the_others():
 )
 def test_a_prompt_takes_as_many_tokens_as_a_step_affords(budget, start, key_cost):
     """All that fit, one more would not; and one at least, however far it looks back."""
-    fitting = _Plan(float(budget), key_cost)._fitting(start)
+    fitting = _Plan(float(budget), key_cost)._fitting(start, float(budget))
 
     def cost(tokens: int) -> float:
         return tokens + key_cost * tokens * (start + tokens / 2)

@@ -75,6 +75,7 @@ def test_the_engines_snapshot_is_what_is_scraped():
         draft_tokens=30,
         accepted_tokens=20,
         preemptions=6,
+        yields=5,
     )
     found = samples(make(statistics))
     expected = {
@@ -91,6 +92,7 @@ def test_the_engines_snapshot_is_what_is_scraped():
         "hocket_prompt_tokens_total": 123,
         "hocket_completion_tokens_total": 45,
         "hocket_preemptions_total": 6,
+        "hocket_yields_total": 5,
         "hocket_spec_decode_draft_tokens_total": 30,
         "hocket_spec_decode_accepted_tokens_total": 20,
         "vllm:num_requests_running": 3,

@@ -68,6 +68,32 @@ async def test_an_id_in_use_is_refused_and_its_owner_goes_on(logged):
     assert sorted(codes) == ["ALREADY_EXISTS", "ALREADY_EXISTS", "OK"]
 
 
+async def test_a_stream_gives_a_single_call_the_place_that_it_is_due(turnstile, settled):
+    """In its first step, though all that the stream waits for was asked for before."""
+    settings = loopback_settings(engine={"max_num_seqs": 3})
+    model = stepped(turnstile)
+    async with (
+        serving(model, settings) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+        turnstile,
+    ):
+        turnstile.close()
+        call = stub_of(channel).GenerateMany()
+        await send(call, *(generate(name, "many", max_tokens=50) for name in "abcdef"))
+        await settled(app, lambda: app._driver.in_progress == 6)
+        await turnstile.wait_held()
+        await turnstile.step(2)
+        assert model.runner.steps[-1] == "mmm"
+        single = stub_of(channel).Generate(generate("x", "single", max_tokens=5).generate)
+        await settled(app, lambda: app._driver.in_progress == 7)
+        await turnstile.step(2)
+        assert sorted(model.runner.steps[-1]) == sorted("mms")
+        turnstile.open()
+        assert (await end_of(single)).kinds()[-1] == "finished"
+        end = await end_of(call)
+    assert all(end.kinds(name)[-1] == "finished" for name in "abcdef")
+
+
 async def test_an_id_in_use_by_another_call_fails_as_generate_does(turnstile):
     """On this stream it names nothing else, so `failed` is the request's own event."""
     async with (

@@ -4,6 +4,10 @@ The door is not waited at: there is a place or there is none. Who got in waits, 
 engine's scheduler, which knows priorities and deadlines. A refusal says when to come back,
 estimated from the rate at which places have really been given back. Only the items of a corpus,
 whose caller is kept from sending more meanwhile, wait outside.
+
+Who is inside with one request of many parts, a document, asks for more places as it goes on, and
+does with fewer where none are free. All such places together are no more than a share: the others
+are kept for those who have none.
 """
 
 import asyncio
@@ -34,11 +38,15 @@ class AdmissionConfig:
         max_waiting: Places to wait for one to run.
         max_per_connection: Places of one connection. A proxy in front shares few connections among
             many callers: raise it there.
+        document_share: Share of the places, in all and of each connection, that documents may take
+            beyond the one that each comes in with. They take what is free and give it back segment
+            by segment; the rest is kept for other calls. 0: one place each.
     """
 
     max_running: Annotated[int, Ge(1), Le(4_096)] = 32
     max_waiting: Annotated[int, Ge(0), Le(65_536)] = 128
     max_per_connection: Annotated[int, Ge(1), Le(65_536)] = 128
+    document_share: Annotated[float, Ge(0), Le(1)] = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +55,14 @@ class AdmissionStatistics:
 
     Attributes:
         in_progress: Places taken.
+        further: Of these, taken by documents beyond their first.
         connections: Connections that hold one.
         refused: Requests refused so far.
         leave_rate: Places given back in a second, lately.
     """
 
     in_progress: int
+    further: int
     connections: int
     refused: int
     leave_rate: float
@@ -61,16 +71,21 @@ class AdmissionStatistics:
 class Permit:
     """One or more places; given back once."""
 
-    def __init__(self, admission: "Admission", connection: str, places: int) -> None:
+    def __init__(
+        self, admission: "Admission", connection: str, places: int, *, is_further: bool = False
+    ) -> None:
         self._admission = admission
         self._connection = connection
         self._places = places
+        self._is_further = is_further
 
     def release(self) -> None:
         """Give the places back. Repeatable."""
         places, self._places = self._places, 0
         if places:
-            self._admission._leave(self._connection, places)  # noqa: SLF001 - its other half
+            self._admission._leave(  # noqa: SLF001 - its other half
+                self._connection, places, is_further=self._is_further
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -85,21 +100,31 @@ class Permit:
 
 
 class _Semaphore:
-    """A counting semaphore that is never waited for, and taken by several at once."""
+    """A counting semaphore that is never waited for, and taken by several at once.
 
-    def __init__(self, count: int) -> None:
+    Only so many may be taken further, by those who have some; they are among those taken.
+    """
+
+    def __init__(self, count: int, share: float) -> None:
         self.count = count
         self.taken = 0
+        self.further = 0
+        self._most_further = int(count * share)
 
-    def acquire_nowait(self, places: int) -> bool:
+    def acquire_nowait(self, places: int, *, is_further: bool = False) -> bool:
         """Take all of these places or none; False if there are too few."""
-        if places > self.count - self.taken:
+        free = self.count - self.taken
+        if is_further:
+            free = min(free, self._most_further - self.further)
+        if places > free:
             return False
         self.taken += places
+        self.further += places * is_further
         return True
 
-    def release(self, places: int) -> None:
+    def release(self, places: int, *, is_further: bool = False) -> None:
         self.taken -= places
+        self.further -= places * is_further
 
 
 class Admission:
@@ -116,7 +141,7 @@ class Admission:
         self._config = config
         self._clock = clock
         self._noun = noun
-        self._all = _Semaphore(config.max_running + config.max_waiting)
+        self._all = self._semaphore(config.max_running + config.max_waiting)
         self._connections: dict[str, _Semaphore] = {}
         self._refused = 0
         self._rate = 0.0
@@ -133,7 +158,7 @@ class Admission:
         Raises:
             Overloaded: There are too few, in all or for this connection.
         """
-        own = self._connections.get(connection) or _Semaphore(self._config.max_per_connection)
+        own = self._own(connection)
         if not own.acquire_nowait(places):
             raise self._refusal("connection", own, places)
         if not self._all.acquire_nowait(places):
@@ -142,22 +167,23 @@ class Admission:
         self._connections[connection] = own
         return Permit(self, connection, places)
 
-    def try_enter(self, connection: str) -> Permit | None:
-        """Take one more place for a request that is inside, or none.
+    def try_enter(self, connection: str, places: int = 1) -> Permit | None:
+        """Take further places for who is inside, all or none; None if too few are free for that.
 
-        Half of the places to wait are left to newcomers, so that requests which grow do not shut
-        the door. Not getting one is no refusal: who asks goes on with what it has.
+        Nobody is refused by it: who asked goes on with what it has, and may ask again.
 
         Args:
             connection: Names the caller's connection.
+            places: How many, at least 1.
         """
-        own = self._connections.get(connection)
-        config = self._config
-        if self._all.taken >= config.max_running + config.max_waiting // 2 or (
-            own is not None and own.taken >= own.count
-        ):
+        own = self._own(connection)
+        if not own.acquire_nowait(places, is_further=True):
             return None
-        return self.enter_nowait(connection)
+        if not self._all.acquire_nowait(places, is_further=True):
+            own.release(places, is_further=True)
+            return None
+        self._connections[connection] = own
+        return Permit(self, connection, places, is_further=True)
 
     async def enter(self, connection: str, places: int = 1) -> Permit:
         """Take places, all or none, once there are enough.
@@ -174,6 +200,7 @@ class Admission:
         """Return how things stand."""
         return AdmissionStatistics(
             in_progress=self._all.taken,
+            further=self._all.further,
             connections=len(self._connections),
             refused=self._refused,
             leave_rate=self._decayed_rate(),
@@ -187,10 +214,18 @@ class Admission:
             and places <= self._all.count - self._all.taken
         )
 
-    def _leave(self, connection: str, places: int) -> None:
-        self._all.release(places)
+    def _semaphore(self, count: int) -> _Semaphore:
+        return _Semaphore(count, self._config.document_share)
+
+    def _own(self, connection: str) -> _Semaphore:
+        """Return the places of a connection, which is remembered once it holds one."""
+        own = self._connections.get(connection)
+        return own or self._semaphore(self._config.max_per_connection)
+
+    def _leave(self, connection: str, places: int, *, is_further: bool) -> None:
+        self._all.release(places, is_further=is_further)
         own = self._connections[connection]
-        own.release(places)
+        own.release(places, is_further=is_further)
         if not own.taken:
             del self._connections[connection]
         self._left.set()

@@ -250,9 +250,9 @@ class Voice:
             min_tokens=min(options.stopping.min_tokens, max_tokens),
             stop=stop,
         )
-        # Here `group=options.request_id` goes in, once the engine knows groups.
         return Submit(
             request_id=name,
+            group=options.request_id,
             owner=options.owner,
             prompt_token_ids=token_ids,
             sampling=self.sampling if manner is None else manner.sampling,

@@ -44,6 +44,8 @@ class Submit:
         priority: Lower runs first, unless the other came long before; see `Scheduler.rank`.
         arrived: When the request had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, in seconds of the same clock; None for never.
+        group: What it was asked for together with: groups share the batch, however many sequences
+            each has. Empty: it is a group of its own.
     """
 
     request_id: str
@@ -58,6 +60,7 @@ class Submit:
     arrived: float = 0.0
     deadline: float | None = None
     owner: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

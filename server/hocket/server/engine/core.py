@@ -108,7 +108,7 @@ class EngineCore:
         """Raise if the books do not balance: blocks, tables, sequences, requests."""
         self._scheduler.check_integrity()
         held = {id(s) for request in self._requests.values() for s in request.sequences}
-        if held != {id(s) for s in (*self._scheduler.waiting, *self._scheduler.running)}:
+        if held != {id(s) for s in (*self._scheduler.seats.waiting, *self._scheduler.running)}:
             raise AssertionError("requests and scheduler hold different sequences. This is a bug.")
 
     def _apply(self, command: Command, now: float) -> None:
@@ -310,7 +310,7 @@ class EngineCore:
             steps=self._steps,
             step_seconds=self._step_seconds,
             running_sequences=len(scheduler.running),
-            waiting_sequences=len(scheduler.waiting),
+            waiting_sequences=scheduler.seats.num_waiting,
             blocks_total=scheduler.pool.total,
             blocks_used=scheduler.pool.used,
             saved_blocks=scheduler.saved_blocks,
@@ -323,6 +323,7 @@ class EngineCore:
             draft_tokens=self._draft_tokens,
             accepted_tokens=self._accepted_tokens,
             preemptions=scheduler.preemptions,
+            yields=scheduler.yields,
             finished_requests=self._finished,
             failed_requests=self._failed,
             last_step_at=now,

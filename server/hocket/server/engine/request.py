@@ -89,9 +89,11 @@ class Request:
             Sequence(
                 sequence_id=next(sequence_ids),
                 request_id=submit.request_id,
+                group=submit.group or submit.request_id,
                 owner=submit.owner,
                 choice_index=index,
-                priority=rank,
+                rank=rank,
+                priority=submit.priority,
                 seed=choice_seed(submit.sampling.seed, index),
                 sampling=submit.sampling,
                 stopping=stopping,

@@ -1,10 +1,12 @@
 """Who computes what in the next step. Engine thread; no time, no tensors, no text.
 
 Tokens computed catch up with tokens known: that one rule covers prefill in chunks, decode, and
-resuming after a preemption (after the scheduler of vLLM v1). Sequences run in the order of their
-ranks, then of arrival. A sequence that lacks a block takes it from the last of those that run
-after it; the one put aside keeps a copy of its blocks if there is room for it, and otherwise
-computes them again. A sequence that starts with nothing gets what the prefix cache knows of it.
+resuming after a preemption (after the scheduler of vLLM v1). Streams come first; what is left goes
+to prompts and newcomers in the order of turns (`seats.py`), so that what was asked for at once, be
+it one sequence or hundreds, gets no more than its share. A sequence that lacks a block takes it
+from the last in that order; a newcomer takes seats and blocks of groups that hold more. Whoever is
+put aside keeps a copy of its blocks if there is room for it, and otherwise computes them again. A
+sequence that starts with nothing gets what the prefix cache knows of it.
 
 Nobody starves. A rank is the step of arrival, moved by `PRIORITY_STEPS` for each unit of priority:
 waiting makes up for priority, and nobody is overtaken by those that come later than that. And a
@@ -12,17 +14,17 @@ step has room for a token of every sequence in it, so that neither streams nor p
 """
 
 import math
-from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import islice
 
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.pace import Pace
 from hocket.server.engine.prefix_cache import PrefixCache
+from hocket.server.engine.seats import Seats
 from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.speculation import Speculation
 
@@ -59,20 +61,28 @@ class _Plan:
     chosen: dict[Sequence, int] = field(default_factory=dict)
     costs: dict[Sequence, float] = field(default_factory=dict)
 
-    def affordable(self, sequence: Sequence, skipped: int = 0) -> int:
+    def affordable(self, sequence: Sequence, skipped: int = 0, refund: float = 0.0) -> int:
         """Return how many pending tokens of a sequence fit: one at least, while anything is left.
-
-        So many of them are `skipped`, since they need not be computed.
 
         Tokens from position `s` on cost `n + key_cost * (n * s + n * n / 2)`; a stream's token
         counts as one wherever it stands.
+
+        Args:
+            sequence: Whose.
+            skipped: So many of them need not be computed.
+            refund: What others would leave to it.
         """
-        if self.budget < 1:
+        budget = self.budget + refund
+        if budget < 1:
             return 0
         count = sequence.num_pending - skipped
         if not sequence.is_decoding:
-            count = min(count, self._fitting(sequence.num_computed + skipped))
-        return min(count, int(self.budget))
+            count = min(count, self._fitting(sequence.num_computed + skipped, budget))
+        return min(count, int(budget))
+
+    def refund(self, sequences: Iterable[Sequence]) -> float:
+        """Return what the budget grows by where these are left out again."""
+        return sum(self.costs.get(sequence, 0.0) for sequence in sequences)
 
     def add(self, sequence: Sequence, count: int) -> None:
         cost = float(count)
@@ -87,16 +97,13 @@ class _Plan:
         self.chosen.pop(sequence, None)
         self.budget += self.costs.pop(sequence, 0.0)
 
-    def _fitting(self, start: int) -> int:
-        """Return the largest count whose cost is within the budget, at least 1."""
+    def _fitting(self, start: int, budget: float) -> int:
+        """Return the largest count whose cost is within a budget, at least 1."""
         if not self.key_cost:
-            return int(self.budget)
+            return int(budget)
         slope = 1 + self.key_cost * start
-        root = math.sqrt(slope * slope + 2 * self.key_cost * self.budget)
+        root = math.sqrt(slope * slope + 2 * self.key_cost * budget)
         return max(1, int((root - slope) / self.key_cost))
-
-
-_ORDER = attrgetter("order")
 
 
 class Scheduler:
@@ -127,15 +134,20 @@ class Scheduler:
         self.pool = BlockPool(limits.num_blocks)
         self._speculation = Speculation(limits, config, self.pool)
         self.prefixes = PrefixCache(runner, on_setback)
-        self.waiting: list[Sequence] = []
-        self.running: list[Sequence] = []
+        self.seats = Seats()
         self.saved_blocks = 0
         self.preemptions = 0
+        self.yields = 0
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Those in the batch, in order."""
+        return self.seats.running
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
-        return bool(self.waiting or self.running)
+        return bool(self.seats.num_waiting or self.running)
 
     def rank(self, priority: int) -> int:
         """Return the rank of a sequence that arrives now: what is lower runs first."""
@@ -143,30 +155,30 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait."""
-        insort(self.waiting, sequence, key=_ORDER)
+        self.seats.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence and take back all it holds, wherever it stands."""
-        if sequence.place is Place.RUNNING:
-            self.running.remove(sequence)
-            self._release(sequence)
-        elif sequence.place is Place.WAITING:
-            self.waiting.remove(sequence)
-            self._drop_saved(sequence)
-        sequence.place = Place.ENDED
+        """Forget a sequence and take back all it holds, whether it waits or runs."""
+        self.seats.remove(sequence, self.rank(sequence.priority))
+        self._release(sequence)
+        self._drop_saved(sequence)
 
     def schedule(self) -> list[Work]:
-        """Choose the work of one step; decodes first, then prompts, then newcomers."""
+        """Choose the work of one step: streams first, then prompts and newcomers in turn."""
         self._steps += 1
         plan = _Plan(self._budget(), self._key_cost)
-        for is_decode in (True, False):
-            for sequence in tuple(self.running):
-                if sequence.place is not Place.RUNNING or sequence.is_decoding is not is_decode:
-                    continue
-                count = plan.affordable(sequence)
-                if count > 0 and self._make_room(sequence, count, plan):
-                    plan.add(sequence, count)
-        self._admit(plan)
+        prompts: list[tuple[int, Sequence]] = []
+        for held, sequence in self.seats.in_turn():
+            if sequence.is_decoding:
+                self._go_on(sequence, plan)
+            else:
+                prompts.append((held, sequence))
+        is_open = True
+        for held, sequence in prompts:
+            is_open = is_open and self._admit(plan, below=held)
+            self._go_on(sequence, plan)
+        if is_open:
+            self._admit(plan, below=math.inf)
         drafts = self._speculation.choose(self.running, plan.chosen, plan.budget)
         return [
             Work(sequence, count, drafts.get(sequence, ()))
@@ -176,11 +188,12 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise if the books do not balance."""
         self.pool.check_integrity()
+        self.seats.check_integrity()
         self.prefixes.index.check_integrity()
         held = sum(len(sequence.table) for sequence in self.running)
         if held != self.pool.used:
             raise AssertionError("blocks belong to no running sequence. This is a bug.")
-        if self.saved_blocks != sum(sequence.num_saved for sequence in self.waiting):
+        if self.saved_blocks != sum(sequence.num_saved for sequence in self.seats.waiting):
             raise AssertionError("saved blocks belong to no waiting sequence. This is a bug.")
         if self.saved_blocks > self._saved_capacity:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
@@ -189,30 +202,62 @@ class Scheduler:
         """Return how many tokens the next step may compute."""
         streams = sum(sequence.is_decoding for sequence in self.running)
         seats = self._config.max_num_seqs - len(self.running)
-        prompts = len(self.running) - streams + min(len(self.waiting), seats)
+        prompts = len(self.running) - streams + min(self.seats.num_waiting, seats)
         return self._pace.budget(streams=streams, prompts=prompts)
 
-    def _admit(self, plan: _Plan) -> None:
-        while plan.budget >= 1 and self.waiting and len(self.running) < self._config.max_num_seqs:
-            sequence = self.waiting[0]
-            prefix = self.prefixes.find(sequence)
-            skipped = self.prefixes.tokens_in(prefix)
-            count = plan.affordable(sequence, skipped)
-            needed = self._blocks_for(sequence.num_computed + skipped + count)
-            # One block stays free for each running sequence, or the newcomer is put aside at once.
-            spare = len(self.running) if self.running else 0
-            if needed + min(spare, self.pool.total // 8) > self.pool.free:
-                return
-            del self.waiting[0]
-            self._start(sequence)
-            self.pool.extend(sequence.table, needed - len(sequence.table))
-            self.prefixes.load(sequence, prefix)
+    def _go_on(self, sequence: Sequence, plan: _Plan) -> None:
+        """Let a sequence that runs compute what it can, if it was not put aside meanwhile."""
+        if sequence.place is not Place.RUNNING:
+            return
+        count = plan.affordable(sequence)
+        if count > 0 and self._make_room(sequence, count, plan):
             plan.add(sequence, count)
-            plan.budget -= COPY_COST * skipped
+
+    def _admit(self, plan: _Plan, *, below: float) -> bool:
+        """Let those start whose groups hold fewer seats than `below`; False if one of them cannot.
+
+        Then nobody else starts either: what is free is kept for that one.
+        """
+        while (newcomer := self.seats.next(below)) is not None:
+            if not self._try_start(newcomer, plan):
+                return False
+        return True
+
+    def _try_start(self, sequence: Sequence, plan: _Plan) -> bool:
+        """Let a sequence that waits start, if need be in the place of others; False if not now."""
+        givers = self.seats.givers(sequence)
+        leaving: list[Sequence] = []
+        if len(self.running) == self._config.max_num_seqs:
+            leaving.extend(islice(givers, 1))
+            if not leaving:
+                return False
+        if plan.budget + plan.refund(leaving) < 1:
+            return False
+        prefix = self.prefixes.find(sequence)
+        skipped = self.prefixes.tokens_in(prefix)
+        count = plan.affordable(sequence, skipped, plan.refund(leaving))
+        needed = self._blocks_for(sequence.num_computed + skipped + count)
+        while needed + self._spare(leaving) > self.pool.free + sum(len(s.table) for s in leaving):
+            if (giver := next(givers, None)) is None:
+                return False
+            leaving.append(giver)
+        for giver in leaving:
+            plan.drop(giver)
+            self._preempt(giver)
+        self.yields += len(leaving)
+        self._start(sequence)
+        self.pool.extend(sequence.table, needed - len(sequence.table))
+        self.prefixes.load(sequence, prefix)
+        plan.add(sequence, count)
+        plan.budget -= COPY_COST * skipped
+        return True
+
+    def _spare(self, leaving: list[Sequence]) -> int:
+        """Return the blocks that stay free when one starts: otherwise it is put aside at once."""
+        return min(len(self.running) - len(leaving), self.pool.total // 8)
 
     def _start(self, sequence: Sequence) -> None:
-        sequence.place = Place.RUNNING
-        insort(self.running, sequence, key=_ORDER)
+        self.seats.seat(sequence)
         if sequence.num_saved:
             self.pool.extend(sequence.table, sequence.num_saved)
             self._load(sequence)
@@ -223,7 +268,7 @@ class Scheduler:
         """Give a running sequence blocks for its next tokens; False if it was put aside instead."""
         lacking = self._blocks_for(sequence.num_computed + count) - len(sequence.table)
         while lacking > 0 and not self.pool.extend(sequence.table, lacking):
-            victim = self.running[-1]
+            victim = self.seats.last()
             plan.drop(victim)
             self._preempt(victim)
             if victim is sequence:
@@ -232,12 +277,10 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.preemptions += 1
-        self.running.remove(sequence)
         if not self._save(sequence):
             sequence.num_computed = 0
         self._release(sequence)
-        sequence.place = Place.WAITING
-        insort(self.waiting, sequence, key=_ORDER)
+        self.seats.put_aside(sequence)
 
     def _save(self, sequence: Sequence) -> bool:
         """Keep a copy of a sequence's blocks; False if it has to compute them again."""

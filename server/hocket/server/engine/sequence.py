@@ -32,9 +32,11 @@ class Sequence:
     Attributes:
         sequence_id: Unique in the process; grows with arrival.
         request_id: Whose choice it is.
+        group: Which sequences it shares its seats with.
         owner: Who asked for it.
         choice_index: Which choice.
-        priority: Lower runs first; equal ones in the order of their ids.
+        rank: Lower runs first; equal ones in the order of their ids.
+        priority: Of its request; lower is more urgent.
         seed: Fixes its random draws, together with their positions.
         barred_token_ids: End and stop tokens, which must not come before `min_tokens`.
         token_ids: Prompt, then written tokens.
@@ -53,7 +55,7 @@ class Sequence:
     sequence_id: int
     request_id: str
     choice_index: int
-    priority: int
+    rank: int
     seed: int
     sampling: SamplingParams
     stopping: StoppingParams
@@ -61,6 +63,8 @@ class Sequence:
     token_ids: list[int]
     prompt_length: int
     assembly: TextAssembly
+    group: str
+    priority: int = 0
     owner: str = ""
     place: Place = Place.WAITING
     num_computed: int = 0
@@ -95,7 +99,7 @@ class Sequence:
     @property
     def order(self) -> tuple[int, int]:
         """Sorts sequences: what is lower runs first."""
-        return self.priority, self.sequence_id
+        return self.rank, self.sequence_id
 
     def note_prompt_logprobs(self, found: Iterable[Logprobs]) -> None:
         """Keep the log probabilities of the tokens that follow those just computed.

@@ -24,7 +24,8 @@ class EngineStatistics:
         decode_tokens: Tokens written.
         draft_tokens: Guesses that were computed in the hope that they would be written.
         accepted_tokens: Those of them that were right.
-        preemptions: Sequences put aside for want of blocks.
+        preemptions: Sequences put aside, for want of blocks or in the place of others.
+        yields: Of these, those that gave their place to a group that had less.
         finished_requests: Requests that ended well.
         failed_requests: Requests that failed.
         last_step_at: When the last step ended, in seconds of the monotonic clock.
@@ -46,6 +47,7 @@ class EngineStatistics:
     draft_tokens: int = 0
     accepted_tokens: int = 0
     preemptions: int = 0
+    yields: int = 0
     finished_requests: int = 0
     failed_requests: int = 0
     last_step_at: float = 0.0

@@ -7,6 +7,7 @@ Whatever ends it, the places come back and the engine is told, without waiting f
 
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any
 
 from hocket.server.admission import Admission, Permit
@@ -75,6 +76,7 @@ class Generator:
         request: generation_pb2.GenerateRequest,
         record: AccessRecord,
         *,
+        group: str = "",
         on_reserve: OnReserve = lambda _: None,
         permit: Permit | None = None,
     ) -> AsyncGenerator[Event]:
@@ -83,6 +85,7 @@ class Generator:
         Args:
             request: As it came.
             record: Knows its connection and deadline, and is told what becomes of it.
+            group: What the request shares its part of the batch with; empty for nothing.
             on_reserve: Given the generation once its id is taken, before its prompt is tokenised.
             permit: Its places, if they were taken before; given back at the end in any case.
 
@@ -111,7 +114,7 @@ class Generator:
             with permit or self._admission.enter_nowait(record.peer, checked.choices):
                 submit = await generation.prepare(lambda: self._executors.run_text(checked.encode))
                 record.prompt_tokens = len(submit.prompt_token_ids)
-                generation.submit_nowait(submit)
+                generation.submit_nowait(replace(submit, group=group))
                 renderer = EventRenderer(
                     tokenizer=model.tokenizer,
                     model=model.description.name,

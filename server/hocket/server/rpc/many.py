@@ -1,7 +1,8 @@
 """Many generations over one stream: each in a task of its own, all events through one queue.
 
 Loop thread. The queue is short: where the caller reads slowly its tasks wait, and their mailboxes
-merge what gathers. Generations above the bound of the stream are held back, a few of them, while
+merge what gathers. For the engine they are one group: however many, they share the batch with other
+calls as one. Generations above the bound of the stream are held back, a few of them, while
 further actions are read: a cancel must not wait for room. Leaving cancels the tasks and waits for
 none.
 
@@ -211,7 +212,9 @@ class ManyGenerations:
         """Run one generation to its last event."""
         request, record = live.request, live.record
         try:
-            events = self._generator.events(request, record, on_reserve=live.reserved)
+            events = self._generator.events(
+                request, record, group=self._call.request_id, on_reserve=live.reserved
+            )
             async with aclosing(events) as closing:
                 async for event in closing:
                     response = Response(request_id=request.request_id, **field_of(event))
