@@ -44,6 +44,10 @@ class Submit:
         priority: Lower runs first, unless the other came long before; see `Scheduler.rank`.
         arrived: When the request had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, in seconds of the same clock; None for never.
+        resumed_token_ids: Tokens that were written before, of a stream that was lost; only where
+            there is one choice. The text goes on behind them.
+        received_bytes: How much of the text its reader has, in UTF-8 bytes: with these tokens, a
+            state in which that stream was.
     """
 
     request_id: str
@@ -58,6 +62,8 @@ class Submit:
     arrived: float = 0.0
     deadline: float | None = None
     owner: str = ""
+    resumed_token_ids: tuple[int, ...] = ()
+    received_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

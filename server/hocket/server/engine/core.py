@@ -123,6 +123,7 @@ class EngineCore:
         """Let a request in; one that cannot be fails alone, since the slip is ours."""
         try:
             request = self._begin(submit)
+            self._replay(request)
         except Exception as error:  # noqa: BLE001 - one request must not take the others with it
             self._on_fault(error)
             failure = GenerationFailed("submit")
@@ -146,7 +147,25 @@ class EngineCore:
             self._tokenizer,
             sequence_ids=self._sequence_ids,
             rank=self._scheduler.rank(submit.priority),
+            max_context=self._max_context,
         )
+
+    def _replay(self, request: Request) -> None:
+        """Let a text that was lost stand where its reader has it; it may have ended there."""
+        token_ids = request.submit.resumed_token_ids
+        if not token_ids:
+            return
+        (sequence,) = request.sequences
+        request.part(sequence)
+        sequence.num_resumed = len(token_ids)
+        for token_id in token_ids:
+            if not request.sequences:
+                raise AssertionError("a text goes on behind its end. This is a bug.")
+            sequence.token_ids.append(token_id)
+            completion = self._write(request, sequence, token_id)
+            if completion is not None:
+                request.sequences.remove(sequence)
+                request.completions.append(completion)
 
     def _expire(self, now: float) -> None:
         for request in tuple(self._requests.values()):
@@ -159,7 +178,7 @@ class EngineCore:
                 self._end_all(request, FinishReason.TIME_BUDGET, now)
 
     def _compute(self, work: list[Work]) -> list[SliceResult]:
-        unproven = {item.sequence.sequence_id for item in work if item.sequence.num_written == 0}
+        unproven = {item.sequence.sequence_id for item in work if item.sequence.is_unproven}
 
         def is_suspect(piece: SequenceSlice) -> bool:
             return piece.sequence_id in unproven
@@ -205,21 +224,15 @@ class EngineCore:
             sequence.logprobs.append(token.logprobs)
         if request.first_token_at is None:
             request.first_token_at = now
-        stopping = sequence.stopping
-        is_end = token.token_id in self._tokenizer.end_token_ids and not stopping.ignore_eos
-        is_stop = token.token_id in stopping.stop_token_ids
-        if is_end or is_stop:
-            self._hand_out(request, sequence, sequence.assembly.push_silent())
-            reason = FinishReason.STOP_TOKEN if is_stop else FinishReason.END_OF_TEXT
-            return self._complete(request, sequence, reason, stop_token_id=token.token_id)
-        self._hand_out(request, sequence, sequence.assembly.push(token.token_id))
-        if sequence.assembly.stop_string is not None:
-            return self._complete(request, sequence, FinishReason.STOP_STRING)
-        if sequence.num_written >= stopping.max_tokens:
-            return self._complete(request, sequence, FinishReason.MAX_TOKENS)
-        if len(sequence.token_ids) >= self._max_context:
-            return self._complete(request, sequence, FinishReason.CONTEXT_FULL)
-        return None
+        return self._write(request, sequence, token.token_id)
+
+    def _write(self, request: Request, sequence: Sequence, token_id: int) -> Completion | None:
+        """Make text of a sequence's newest token; return how the sequence ended if it did."""
+        pieces, ending = request.bounds.push(sequence.assembly, token_id)
+        self._hand_out(request, sequence, pieces)
+        if ending is None:
+            return None
+        return self._complete(request, sequence, ending.reason, stop_token_id=ending.stop_token_id)
 
     def _complete(
         self,
@@ -269,7 +282,10 @@ class EngineCore:
         self._outputs.extend([output] if output else [])
 
     def _hand_out(self, request: Request, sequence: Sequence, pieces: list[AssembledPiece]) -> None:
-        for assembled in pieces:
+        for piece in pieces:
+            assembled = request.received.rest_of(piece)
+            if assembled is None:
+                continue
             begin = sequence.prompt_length + assembled.first_token
             request.texts.append(
                 TextOutput(
