@@ -1,11 +1,14 @@
 """A stream that is lost and gone on with is the stream that was never lost."""
 
+from unittest import mock
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.lost_streams import ChunkTokenizer, Had, HashingRunner
 from engine.test_core import Crank, submit
+from hocket.server.engine import core
 from hocket.server.engine.commands import Abort, Finished, FinishReason, Submit, TextOutput
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore
@@ -60,9 +63,16 @@ asked = st.builds(
 
 
 @settings(max_examples=40, deadline=None)
-@given(request=asked, step_tokens=st.integers(2, 40), data=st.data())
-def test_what_was_had_and_what_comes_is_the_whole(request: Submit, step_tokens, data):
+@given(
+    request=asked, step_tokens=st.integers(2, 40), part=st.sampled_from([1, 3, 256]), data=st.data()
+)
+def test_what_was_had_and_what_comes_is_the_whole(request: Submit, step_tokens, part, data):
     """For every place where a stream may break, and again where what goes on breaks."""
+    with mock.patch.object(core, "_REPLAYED_TOKENS", part):
+        check_every_cut(request, step_tokens, data)
+
+
+def check_every_cut(request: Submit, step_tokens: int, data: st.DataObject) -> None:
     config = {"max_step_tokens": step_tokens, "max_num_seqs": min(8, step_tokens)}
     crank = hashing_crank(**config)
     crank.run(request)
@@ -96,6 +106,39 @@ def test_a_text_that_had_ended_ends_at_once():
         assert output.texts == ()
         assert told(output.finished) == told(crank.last("whole").finished)
         assert crank.is_at_rest()
+
+
+def test_a_long_text_is_written_again_beside_running_streams():
+    """A bounded number of tokens a step, while the others get theirs."""
+    crank = Crank()
+    lost = submit("on", max_tokens=1_000, granularity=Granularity.TOKEN)
+    known = tuple(b"x" * 600)
+    crank.step(submit("stream", granularity=Granularity.TOKEN))
+    before = len(crank.tokens("stream"))
+    crank.step(Had(known, 600).resume(lost, "on"))
+    crank.step()
+    assert crank.statistics.waiting_sequences == 1
+    assert [sum(batch) for batch in crank.runner.batches[-2:]] == [1, 1]
+    crank.step()
+    assert sum(crank.runner.batches[-1]) > 1
+    assert len(crank.tokens("stream")) == before + 3
+    crank.run()
+    assert crank.last("on").finished.completion_tokens > 600
+    assert crank.is_at_rest()
+
+
+def test_one_that_is_written_again_can_be_ended():
+    """Its reader is told of all that it had, and of nothing twice."""
+    crank = Crank()
+    lost = submit("on", max_tokens=1_000, granularity=Granularity.TOKEN)
+    crank.step(Had(tuple(b"x" * 600), 600).resume(lost, "on"))
+    crank.step(Abort(request_id="on", reason=FinishReason.ABORTED))
+    (completion,) = crank.last("on").finished.completions
+    assert (completion.completion_tokens, completion.text_bytes) == (600, 600)
+    assert crank.text("on") == ""
+    crank.run()
+    assert not crank.has_work
+    assert crank.is_at_rest()
 
 
 def test_what_is_known_of_the_rest_waits_for_its_turn():

@@ -94,6 +94,7 @@ class App:
         self._listener = build_listener(
             settings.listener,
             settings.access,
+            settings.resume,
             lifecycle=self.lifecycle,
             catalogue=self.catalogue,
             admission=self._admission,

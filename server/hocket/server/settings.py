@@ -26,6 +26,7 @@ from hocket.server.observe.metrics import MetricsConfig
 from hocket.server.observe.watchdog import WatchdogConfig
 from hocket.server.rpc.access import AccessConfig
 from hocket.server.rpc.listener import ListenerConfig
+from hocket.server.rpc.resume_tokens import ResumeConfig
 from hocket.server.settings_sources import (
     Assignment,
     Schema,
@@ -50,6 +51,7 @@ class Settings:
         executors: Threads beside the loop's.
         listener: Where and how to listen.
         access: Who may call.
+        resume: How lost streams are gone on with.
         log: What is logged.
         metrics: What can be scraped.
         drain: How the server leaves.
@@ -63,6 +65,7 @@ class Settings:
     executors: ExecutorConfig = field(default_factory=ExecutorConfig)
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)

@@ -21,7 +21,7 @@ from hocket.server.engine.commands import (
 )
 from hocket.server.engine.endings import Bounds
 from hocket.server.engine.resumption import Received
-from hocket.server.engine.sequence import Sequence
+from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.errors import HocketError
 from hocket.server.text.assembly import TextAssembly
 from hocket.server.text.stopping import StopStrings
@@ -127,7 +127,17 @@ class Request:
             for index in range(submit.choices)
         ]
         request.prompt_sequence = request.sequences[0]
+        if submit.resumed_token_ids:
+            (sequence,) = request.sequences
+            request.part(sequence)
+            sequence.num_resumed = len(submit.resumed_token_ids)
+            sequence.place = Place.REPLAYING
         return request
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether not all that was written of its text before is written again."""
+        return any(sequence.place is Place.REPLAYING for sequence in self.sequences)
 
     def begin(self, sequence: Sequence, now: float) -> None:
         """Note that a choice is computed on; one that has nothing yet gets a text of its own."""

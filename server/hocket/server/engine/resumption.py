@@ -36,7 +36,7 @@ class Received:
         if piece.end_byte <= self.text_bytes and end_token <= self.tokens:
             return None
         begin = min(max(piece.start_byte, self.text_bytes), piece.end_byte)
-        text = piece.text.encode()[begin - piece.start_byte :].decode()
+        text = piece.text.encode()[begin - piece.start_byte :].decode(errors="ignore")
         first_token = max(assembled.first_token, self.tokens)
         # A token without text may be credited to a piece that is had: its text ends where that did.
         end = max(piece.end_byte, self.text_bytes)

@@ -16,6 +16,7 @@ from hocket.server.text.assembly import TextAssembly
 class Place(Enum):
     """Where a sequence stands."""
 
+    REPLAYING = "replaying"  # what was written of it before is written again
     WAITING = "waiting"
     RUNNING = "running"
     ENDED = "ended"

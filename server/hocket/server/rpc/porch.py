@@ -17,12 +17,14 @@ from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
 from hocket.server.rpc.models import ModelService
 from hocket.server.rpc.record import Observers
+from hocket.server.rpc.resume_tokens import ResumeConfig, ResumeTokens
 from hocket.server.rpc.texts import TextService, text_admission
 
 
 def build_listener(
     config: ListenerConfig,
     access: AccessConfig,
+    resume: ResumeConfig,
     *,
     lifecycle: Lifecycle,
     catalogue: Catalogue,
@@ -37,6 +39,7 @@ def build_listener(
     Args:
         config: Where and how it listens.
         access: Who may call.
+        resume: How lost streams are gone on with.
         lifecycle: The server's state.
         catalogue: The models.
         admission: The door.
@@ -46,7 +49,7 @@ def build_listener(
         clock: The clock that the engines read deadlines by.
 
     Raises:
-        StartupError: The keys file cannot be read.
+        StartupError: The keys file, or the key file of `resume`, cannot be read.
     """
     log = AccessLog(observers)
     max_message_bytes = config.max_message_kib * 1024
@@ -56,6 +59,7 @@ def build_listener(
         admission=admission,
         executors=executors,
         max_message_bytes=max_message_bytes,
+        resume_tokens=ResumeTokens.from_config(resume),
         clock=clock,
     )
     return Listener(
