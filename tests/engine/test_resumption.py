@@ -1,5 +1,6 @@
 """A stream that is lost and gone on with is the stream that was never lost."""
 
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -90,6 +91,26 @@ def check_every_cut(request: Submit, step_tokens: int, data: st.DataObject) -> N
         assert whole[: cut + again] + texts_of(crank, "further") == whole
         assert told(crank.last("further").finished) == told(end)
         assert crank.is_at_rest()
+
+
+@settings(max_examples=40, deadline=None)
+@given(request=asked, steps=st.integers(0, 60))
+def test_a_text_that_is_cut_goes_on_elsewhere(request: Submit, steps):
+    """Nothing is said in its stead that only its end would have decided."""
+    request = replace(request, is_resumable=True)
+    crank = hashing_crank()
+    crank.run(request)
+    whole, end = texts_of(crank, "whole"), crank.last("whole").finished
+    crank = hashing_crank()
+    crank.step(replace(request, request_id="cut"))
+    for _ in range(steps):
+        crank.step()
+    crank.step(Abort(request_id="cut", reason=FinishReason.ABORTED, is_cut=True))
+    had = texts_of(crank, "cut")
+    assert had == whole[: len(had)]
+    crank.run(Had().and_then(had).resume(request, "on"))
+    assert had + texts_of(crank, "on") == whole
+    assert told(crank.last("on").finished) == told(end)
 
 
 def test_a_text_that_had_ended_ends_at_once():

@@ -44,6 +44,7 @@ class Submit:
         priority: Lower runs first, unless the other came long before; see `Scheduler.rank`.
         arrived: When the request had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, in seconds of the same clock; None for never.
+        is_resumable: Whether its reader can go on with it elsewhere, should it be lost.
         resumed_token_ids: Tokens that were written before, of a stream that was lost; only where
             there is one choice. The text goes on behind them.
         received_bytes: How much of the text its reader has, in UTF-8 bytes: with these tokens, a
@@ -62,6 +63,7 @@ class Submit:
     arrived: float = 0.0
     deadline: float | None = None
     owner: str = ""
+    is_resumable: bool = False
     resumed_token_ids: tuple[int, ...] = ()
     received_bytes: int = 0
 
@@ -73,10 +75,13 @@ class Abort:
     Attributes:
         request_id: Which request.
         reason: CANCELLED, ABORTED or TIME_BUDGET.
+        is_cut: Whether it may go on elsewhere: of a text that can be resumed, nothing is handed
+            out that only its end would have decided.
     """
 
     request_id: str
     reason: FinishReason
+    is_cut: bool = False
 
 
 Command = Submit | Abort

@@ -125,9 +125,12 @@ class EngineCore:
         match command:
             case Submit():
                 self._submit(command, now)
-            case Abort(request_id=request_id, reason=reason):
-                if request := self._requests.get(request_id):
-                    self._end_all(request, reason, now)
+            case Abort():
+                if request := self._requests.get(command.request_id):
+                    untold = len(request.texts)
+                    self._end_all(request, command.reason, now)
+                    if command.is_cut and request.submit.is_resumable:
+                        del request.texts[untold:]
 
     def _submit(self, submit: Submit, now: float) -> None:
         """Let a request in; one that cannot be fails alone, since the slip is ours."""

@@ -132,6 +132,7 @@ class Checked:
             priority=self.priority,
             arrived=self.arrived,
             deadline=self.deadline,
+            is_resumable=self.bond is not None,
             resumed_token_ids=self.lost.token_ids if self.lost else (),
             received_bytes=self.lost.text_bytes if self.lost else 0,
         )
