@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Process:
         command: Sequence[str | Path],
         *,
         log: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         answers: bool = False,
     ) -> None:
         """Start it.
@@ -40,11 +40,12 @@ class Process:
         Args:
             command: What to run.
             log: Where its output goes; to our standard error if None.
-            environment: Added to ours.
+            environment: Added to ours; a variable that is None is taken out of it.
             answers: Its standard output is kept for `ask`, and put nowhere else.
         """
         self._log = log
         self._has_ended = False
+        variables = {**os.environ, **(environment or {})}  # noqa: TID251 - passed on
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(log.open("wb")) if log else sys.stderr
             self._process = subprocess.Popen(
@@ -52,7 +53,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if answers else output,
                 stderr=output,
-                env={**os.environ, **(environment or {})},  # noqa: TID251 - passed on
+                env={name: value for name, value in variables.items() if value is not None},
                 start_new_session=True,
             )
 
@@ -118,6 +119,15 @@ class Process:
     def resume(self) -> None:
         """Let it go on."""
         self._signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it go on until the block ends, then stop it again."""
+        self.resume()
+        try:
+            yield
+        finally:
+            self.pause()
 
     def cpu_seconds(self) -> float:
         """Return the processor time of it and its living children since they started."""

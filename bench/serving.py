@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,11 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def started(
-    settings: Sequence[str], *, module: str = "hocket.server", log: Path | None = None
+    settings: Sequence[str],
+    *,
+    module: str = "hocket.server",
+    log: Path | None = None,
+    environment: Mapping[str, str | None] | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server on a free loopback port until the block ends.
 
@@ -50,6 +54,7 @@ async def started(
         settings: Of the server, as `SECTION.KEY=VALUE`.
         module: What Python is to run.
         log: Where its output goes; to our standard error if None.
+        environment: Added to ours; a variable that is None is taken out of it.
 
     Raises:
         Absent: It does not start.
@@ -61,7 +66,7 @@ async def started(
         for setting in (*_QUIET, *settings):
             command += ["--set", setting]
         begun = time.perf_counter()
-        process = Process(command, log=log)
+        process = Process(command, log=log, environment=environment)
 
         async def is_ready() -> bool:
             return ready.exists()

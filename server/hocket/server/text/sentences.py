@@ -114,6 +114,11 @@ class SentenceSplitter:
         """Characters that wait for a decision; fewer than `max_chars` after each push."""
         return self._held
 
+    @property
+    def is_in_code(self) -> bool:
+        """Whether the open piece is known to be of a block of code; at the end, the last one."""
+        return bool(self._fence)
+
     def push(self, text: str) -> list[Piece]:
         """Return the pieces that are decided by more text.
 
