@@ -36,7 +36,7 @@ from hocket.server.text.tokenizer import Tokenizer
 _CANARY_ID = -1  # no other sequence has it
 _CANARY_TOKEN = 0  # every vocabulary has it
 
-# Of lost texts, in one step: a few milliseconds' work.
+# Of lost texts, in one step: a millisecond or two of work.
 _REPLAYED_TOKENS = 256
 
 
