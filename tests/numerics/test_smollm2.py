@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from engine.lost_streams import Had
+from hocket.server.engine.commands import Submit, TextOutput
 from hocket.server.engine.config import EngineConfig
-from hocket.server.engine.sampling import SamplingParams
+from hocket.server.engine.core import EngineCore
+from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import StartupError
 from hocket.server.model.config import ModelSourceConfig, RunnerConfig
 from hocket.server.model.loading import LoadedModel, load_model
+from hocket.server.text.pieces import Granularity
 from numerics.generation import write
 from numerics.real_weights import ask, assert_equals_transformers
 
@@ -82,3 +86,43 @@ def test_company_and_chunks_change_no_logprob(coarse, engine):
     )
     assert apart.tokens == together.tokens
     assert apart.logprobs == together.logprobs
+
+
+DRAWS = {
+    "greedy": SamplingParams(),
+    "drawn": SamplingParams(temperature=1.0, top_p=0.95, seed=7, repetition_penalty=1.1),
+}
+
+
+@pytest.mark.parametrize("granularity", list(Granularity)[:3])
+@pytest.mark.parametrize("sampling", DRAWS.values(), ids=DRAWS)
+def test_a_stream_that_is_lost_goes_on_as_it_was(coarse, sampling, granularity):
+    """Wherever it breaks: what was received and what comes is the text, piece by piece."""
+    _, prompt = next(iter(ask(coarse).items()))
+    request = Submit(
+        request_id="whole",
+        prompt_token_ids=tuple(prompt),
+        sampling=sampling,
+        stopping=StoppingParams(max_tokens=64),
+        granularity=granularity,
+    )
+
+    def texts(requests: list[Submit]) -> dict[str, list[TextOutput]]:
+        core = EngineCore(coarse.runner, coarse.tokenizer, EngineConfig(), lambda: 0.0)
+        found: dict[str, list[TextOutput]] = {each.request_id: [] for each in requests}
+        outputs = core.step(requests)
+        while True:
+            for output in outputs.outputs:
+                assert output.failure is None
+                found[output.request_id] += output.texts
+            if not outputs.has_work:
+                return found
+            outputs = core.step([])
+
+    whole = texts([request])["whole"]
+    assert sum(len(text.token_ids) for text in whole) > 40
+    cuts = range(0, len(whole) + 1, 1 if len(whole) < 12 else 11)
+    lost = [Had().and_then(whole[:cut]).resume(request, str(cut)) for cut in cuts]
+    rests = texts(lost)
+    for cut in cuts:
+        assert whole[:cut] + rests[str(cut)] == whole

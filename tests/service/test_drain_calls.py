@@ -172,15 +172,17 @@ async def test_what_outlives_the_grace_is_told_why_after_its_text(
     assert lines["r"]["completion_tokens"] > 0
 
 
-async def test_the_text_so_far_holds_what_no_sentence_was_made_of(turnstile):
-    """The splitter gives out what it has kept back."""
+@pytest.mark.parametrize("is_resumable", [False, True])
+async def test_the_text_so_far_holds_what_no_sentence_was_made_of(turnstile, is_resumable):
+    """The splitter gives out what it has kept back, unless the stream can go on elsewhere."""
     async with (
         hasty(stepped(turnstile)) as app,
         grpc.aio.insecure_channel(app.address) as channel,
         turnstile,
     ):
         turnstile.close()
-        call = stub_of(channel).Generate(asked("r"))
+        output = {} if is_resumable else {"logprobs": 0}
+        call = stub_of(channel).Generate(asked("r", output=output))
         await turnstile.wait_held()
         await turnstile.step(6)
         ending = asyncio.ensure_future(end_of(call))
@@ -191,7 +193,7 @@ async def test_the_text_so_far_holds_what_no_sentence_was_made_of(turnstile):
         end = await ending
     assert (end.code, end.reason) == DRAINED
     text = "".join(event.sentence.text for event in end.events)
-    assert text
+    assert bool(text) is not is_resumable
     assert echo(b"hi").startswith(text.encode())
 
 

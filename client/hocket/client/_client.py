@@ -135,6 +135,7 @@ class AsyncClient:
         prompt: str | None = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the call's deadline
+        resume: bool = True,
         **options: Unpack[GenerationOptions],
     ) -> AsyncIterator[GenerationStream]:
         """Write a text and follow it. Leaving the block cancels what is still being written.
@@ -142,6 +143,8 @@ class AsyncClient:
         Args:
             prompt: What is continued; or `messages` or `token_ids` among the options.
             timeout: Seconds that the whole may take, retries included.
+            resume: Go on by itself where a stream breaks with its server or connection, as far as
+                the server lets: with one answer in pieces, without log probabilities.
             **options: See `GenerationOptions`.
 
         Raises:
@@ -153,6 +156,7 @@ class AsyncClient:
             method=methods.GENERATE.over(connection.channel.unary_stream),
             request=build_generate_request(prompt, options),
             state=self._settings.stream(connection, timeout),
+            resume=resume,
             sleep=self._sleep,
         )
         with closing(stream):
@@ -163,12 +167,13 @@ class AsyncClient:
         prompt: str | None = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the call's deadline
+        resume: bool = True,
         **options: Unpack[GenerationOptions],
     ) -> GenerationResult:
         """Write a text and return it whole; with the arguments and errors of `stream`."""
         if options.get("granularity") is None:
             options["granularity"] = Granularity.FULL
-        async with self.stream(prompt, timeout=timeout, **options) as stream:
+        async with self.stream(prompt, timeout=timeout, resume=resume, **options) as stream:
             return await stream.result()
 
     @asynccontextmanager

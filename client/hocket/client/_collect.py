@@ -14,6 +14,7 @@ from hocket.client._events import (
 )
 from hocket.client._parse import parse_event
 from hocket.client._requests import make_request_id
+from hocket.client._resumption import Resumption
 from hocket.v1 import generation_pb2
 
 
@@ -105,10 +106,17 @@ class Collector:
 class GenerationState:
     """One generation that has a call of its own: what to ask, and what has come of it."""
 
-    def __init__(self, request: generation_pb2.GenerateRequest) -> None:
+    def __init__(self, request: generation_pb2.GenerateRequest, *, resume: bool = True) -> None:
+        """Begin with nothing.
+
+        Args:
+            request: What to ask.
+            resume: Whether to go on where a stream breaks, as far as the server lets.
+        """
         self._request = request
         self._makes_ids = not request.request_id
         self._collector = Collector(request.request_id)
+        self._resumption = Resumption(request) if resume else None
 
     @property
     def request_id(self) -> str:
@@ -120,20 +128,46 @@ class GenerationState:
         """What has arrived of each answer, by index."""
         return self._collector.texts
 
-    def begin(self) -> generation_pb2.GenerateRequest:
-        """Return the request of the next attempt, of which nothing has arrived yet."""
+    @property
+    def can_resume(self) -> bool:
+        """Whether the next attempt can go on where this one breaks."""
+        return self._resumption is not None and self._resumption.is_possible
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing even though the stream broke."""
+        return self.can_resume and self._collector.is_finished
+
+    def take_progress(self) -> bool:
+        """Return whether text has arrived since this was asked last."""
+        return self._resumption is not None and self._resumption.take_progress()
+
+    def begin(self, spent_seconds: float = 0.0) -> generation_pb2.GenerateRequest:
+        """Return the request of the next attempt.
+
+        It goes on with what has arrived, if that can be gone on with, or begins with nothing.
+
+        Args:
+            spent_seconds: Since the server had the request first.
+        """
         if self._makes_ids:
             # The id of a lost attempt may still be in use on the server.
             self._request.request_id = make_request_id()
-        self._collector = Collector(self._request.request_id)
+        if self._resumption is not None and self._resumption.is_possible:
+            self._resumption.prepare(spent_seconds)
+            self._collector.request_id = self._request.request_id
+        else:
+            self._collector = Collector(self._request.request_id)
         return self._request
 
     def take(self, message: generation_pb2.GenerateResponse) -> Event | None:
-        """Return what happened; None for an event that this client does not know.
+        """Return what happened; None for an event that its reader had, or that is not known here.
 
         Raises:
-            StreamError: It comes after the last one.
+            StreamError: It comes after the last one, or does not go on where the stream broke.
         """
+        if self._resumption is not None and self._resumption.note(message):
+            return None
         event = parse_event(message)
         if event is not None:
             self._collector.add(event)

@@ -3,7 +3,8 @@
 The rules are those of gRPC's retry design (gRFC A6), in our own loop because gRPC's does not know
 `google.rpc.RetryInfo`: gRPC's own retries are switched off on our channels. A call is made again
 
-- only if it failed as unavailable or overloaded, and nothing of its answer had arrived;
+- only if it failed as unavailable or overloaded, and nothing of its answer had arrived, or its
+  answer broke off because the server or the connection was lost and can be gone on with;
 - not if the server forbids it with a negative `grpc-retry-pushback-ms`;
 - after exactly the pushback, or else after a backoff that is no shorter than `RetryInfo`;
 - not if the wait would pass the call's deadline or the policy's bound;
@@ -115,6 +116,11 @@ def is_retryable(error: ClientError) -> bool:
     return bool(error.reason) or error.retry_after is not None
 
 
+def is_loss(error: ClientError) -> bool:
+    """Whether an answer broke off with the server or the connection, not by its own fault."""
+    return isinstance(error, TransportError | Unavailable)
+
+
 def decide_retry(
     policy: RetryPolicy,
     error: ClientError,
@@ -168,6 +174,8 @@ class Attempts:
         self._attempt = 1
         self._backoff_step = 0
         self._has_begun = False
+        self._started_at = 0.0
+        self._first_begun_at: float | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -180,17 +188,43 @@ class Attempts:
             return None
         return max(0.0, self._deadline - self._clock())
 
+    def start(self) -> None:
+        """Note that the next attempt is made now."""
+        self._started_at = self._clock()
+
+    def spent_seconds(self) -> float:
+        """Return how long ago the first attempt was made of which something has arrived."""
+        return 0.0 if self._first_begun_at is None else self._clock() - self._first_begun_at
+
     def begin(self) -> None:
         """Note that something of the answer has arrived. Repeatable."""
         if not self._has_begun:
             self._has_begun = True
             self._throttle.earn()
+            if self._first_begun_at is None:
+                self._first_begun_at = self._started_at
 
     def wait_after(self, error: ClientError) -> float | None:
         """Note a failure and return the seconds to wait before the next attempt, None for never."""
         if self._has_begun or not is_retryable(error):
             return None
         self._throttle.spend()
+        return self._next_wait(error)
+
+    def wait_after_loss(self, error: ClientError, *, has_progressed: bool) -> float | None:
+        """Note that an answer broke off that can be gone on with; return as `wait_after` does.
+
+        One that brought something new since the last time was no failure: it spends nothing, and
+        attempts are counted from there.
+        """
+        self._has_begun = False
+        if has_progressed:
+            self._attempt, self._backoff_step = 1, 0
+        else:
+            self._throttle.spend()
+        return self._next_wait(error)
+
+    def _next_wait(self, error: ClientError) -> float | None:
         if not self._throttle.has_room:
             return None
         wait = decide_retry(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc.aio
 
 from hocket.client._collect import GenerationState
+from hocket.client._errors import StreamError
 from hocket.client._events import Event, GenerationResult, text_of
 from hocket.client._stream_call import StreamCall
 from hocket.client._stream_state import StreamState
@@ -19,7 +20,8 @@ class GenerationStream:
     """One generation; iterating gives its events.
 
     Made by `AsyncClient.stream`; leaving that block cancels what is still being written. Until the
-    first event arrives, a refused or lost call is made again as the retry policy says.
+    first event arrives, a refused or lost call is made again as the retry policy says. So is
+    one that is lost later, if the server can go on where it broke: no event comes twice.
     """
 
     def __init__(
@@ -28,11 +30,15 @@ class GenerationStream:
         method: GenerateMulticallable,
         request: generation_pb2.GenerateRequest,
         state: StreamState,
+        resume: bool,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
-        self._generation = GenerationState(request)
+        self._generation = GenerationState(request, resume=resume)
+        state.resume_by(self._generation)
         self._call = StreamCall[generation_pb2.GenerateResponse](
-            start=lambda: method(self._generation.begin(), **state.arguments()),
+            start=lambda: method(
+                self._generation.begin(state.spent_seconds()), **state.arguments()
+            ),
             state=state,
             sleep=sleep,
         )
@@ -52,7 +58,11 @@ class GenerationStream:
 
     async def __anext__(self) -> Event:
         while (message := await self._call.read()) is not None:
-            event = self._generation.take(message)
+            try:
+                event = self._generation.take(message)
+            except StreamError:
+                self.close()  # nothing that follows can be trusted
+                raise
             if event is not None:
                 return event
         self._generation.check_finished()

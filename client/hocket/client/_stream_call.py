@@ -96,6 +96,9 @@ class StreamCall(Generic[MessageT]):
                 if message is not None:
                     return message
                 failure = unreadable_answer()
+            if self._state.is_complete:
+                self._state.end()
+                return None
             await self._sleep(self._state.wait_after(failure))
             self._state.check_open()
             self._attempt = _Attempt(self._start())

@@ -4,11 +4,11 @@ It belongs to whoever reads the stream. Closing may come from any thread.
 """
 
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from hocket.client._channel import CallMetadata, Connection
-from hocket.client._errors import ClientError, StreamError
-from hocket.client._retry import Attempts
+from hocket.client._errors import ClientError, DuplicateRequest, InvalidRequest, StreamError
+from hocket.client._retry import Attempts, is_loss
 
 
 class CallArguments(TypedDict):
@@ -16,6 +16,21 @@ class CallArguments(TypedDict):
 
     timeout: float | None
     metadata: CallMetadata
+
+
+class Resumable(Protocol):
+    """What has arrived on a stream, as far as a next attempt may go on with it."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the next attempt can go on where this one breaks."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing even though the stream broke."""
+
+    def take_progress(self) -> bool:
+        """Return whether something new has arrived since this was asked last."""
 
 
 class StreamState:
@@ -28,6 +43,8 @@ class StreamState:
         attempts: Attempts,
         metadata: Callable[[], CallMetadata],
     ) -> None:
+        self._resumable: Resumable | None = None
+        self._loss: ClientError | None = None
         self._connection = connection
         self._attempts = attempts
         self._metadata = metadata
@@ -46,8 +63,22 @@ class StreamState:
         """Whether the server has said all."""
         return self._is_at_end
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all has arrived but the status."""
+        return self._resumable is not None and self._resumable.is_complete
+
+    def resume_by(self, resumable: Resumable) -> None:
+        """Let the next attempt go on where one breaks, as far as this allows."""
+        self._resumable = resumable
+
+    def spent_seconds(self) -> float:
+        """Return how long ago the first attempt was made of which something has arrived."""
+        return self._attempts.spent_seconds()
+
     def arguments(self) -> CallArguments:
         """Return what the next attempt is made with: the time that is left, and a fresh token."""
+        self._attempts.start()
         return {"timeout": self._attempts.remaining_seconds(), "metadata": self._metadata()}
 
     def check_open(self) -> None:
@@ -94,10 +125,34 @@ class StreamState:
         """Note how an attempt failed and return the seconds to wait before the next.
 
         Raises:
-            ClientError: There is no next one; this failure.
+            ClientError: There is no next one; this failure, or the loss that it could not mend.
         """
-        wait = self._attempts.wait_after(failure) if self._is_repeatable else None
-        if wait is None:
-            self._failure = failure
-            raise failure
-        return wait
+        wait = self._wait_after(failure) if self._is_repeatable else None
+        if wait is not None:
+            return wait
+        if self._loss is not None and _is_refusal(failure):
+            self._failure = self._loss
+            raise self._loss from failure
+        self._failure = failure
+        raise failure
+
+    def _wait_after(self, failure: ClientError) -> float | None:
+        if self._resumable is None or not self._resumable.can_resume:
+            return self._attempts.wait_after(failure)
+        if self._attempts.has_begun:
+            if not is_loss(failure):
+                return None
+            self._loss = failure
+            has_progressed = self._resumable.take_progress()
+            return self._attempts.wait_after_loss(failure, has_progressed=has_progressed)
+        if isinstance(failure, DuplicateRequest) and self._loss is not None:
+            # The server has not noticed yet that the stream of this name is lost.
+            failure = self._loss
+        return self._attempts.wait_after(failure)
+
+
+def _is_refusal(failure: ClientError) -> bool:
+    """Whether a server could not go on with a stream that it was asked to."""
+    return isinstance(failure, InvalidRequest) and any(
+        violation.field.partition(".")[0] == "resume" for violation in failure.violations
+    )

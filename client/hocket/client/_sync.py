@@ -138,6 +138,7 @@ class Client:
         prompt: str | None = None,
         *,
         timeout: float | None = None,
+        resume: bool = True,
         **options: Unpack[GenerationOptions],
     ) -> Iterator[SyncGenerationStream]:
         """Write a text and follow it. Leaving the block cancels what is still being written.
@@ -145,6 +146,8 @@ class Client:
         Args:
             prompt: What is continued; or `messages` or `token_ids` among the options.
             timeout: Seconds that the whole may take, retries included.
+            resume: Go on by itself where a stream breaks with its server or connection, as far as
+                the server lets: with one answer in pieces, without log probabilities.
             **options: See `GenerationOptions`.
 
         Raises:
@@ -156,6 +159,7 @@ class Client:
             method=methods.GENERATE.over(connection.channel.unary_stream),
             request=build_generate_request(prompt, options),
             state=self._settings.stream(connection, timeout),
+            resume=resume,
             sleep=self._sleep,
         )
         with closing(stream):
@@ -166,12 +170,13 @@ class Client:
         prompt: str | None = None,
         *,
         timeout: float | None = None,
+        resume: bool = True,
         **options: Unpack[GenerationOptions],
     ) -> GenerationResult:
         """Write a text and return it whole; with the arguments and errors of `stream`."""
         if options.get("granularity") is None:
             options["granularity"] = Granularity.FULL
-        with self.stream(prompt, timeout=timeout, **options) as stream:
+        with self.stream(prompt, timeout=timeout, resume=resume, **options) as stream:
             return stream.result()
 
     @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from hocket.client._collect import GenerationState
+from hocket.client._errors import StreamError
 from hocket.client._events import Event, GenerationResult, text_of
 from hocket.client._stream_state import StreamState
 from hocket.client._sync_stream_call import SyncStreamCall
@@ -22,7 +23,8 @@ class SyncGenerationStream:
     """One generation; iterating gives its events.
 
     Made by `Client.stream`; leaving that block cancels what is still being written. Until the
-    first event arrives, a refused or lost call is made again as the retry policy says.
+    first event arrives, a refused or lost call is made again as the retry policy says. So is
+    one that is lost later, if the server can go on where it broke: no event comes twice.
     """
 
     def __init__(
@@ -31,11 +33,15 @@ class SyncGenerationStream:
         method: "GenerateMulticallable",
         request: generation_pb2.GenerateRequest,
         state: StreamState,
+        resume: bool,
         sleep: Callable[[float], object],
     ) -> None:
-        self._generation = GenerationState(request)
+        self._generation = GenerationState(request, resume=resume)
+        state.resume_by(self._generation)
         self._call = SyncStreamCall[generation_pb2.GenerateResponse](
-            start=lambda: method(self._generation.begin(), **state.arguments()),
+            start=lambda: method(
+                self._generation.begin(state.spent_seconds()), **state.arguments()
+            ),
             state=state,
             sleep=sleep,
         )
@@ -55,7 +61,11 @@ class SyncGenerationStream:
 
     def __next__(self) -> Event:
         while (message := self._call.read()) is not None:
-            event = self._generation.take(message)
+            try:
+                event = self._generation.take(message)
+            except StreamError:
+                self.close()  # nothing that follows can be trusted
+                raise
             if event is not None:
                 return event
         self._generation.check_finished()

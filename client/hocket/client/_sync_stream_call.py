@@ -70,6 +70,9 @@ class SyncStreamCall(Generic[MessageT]):
                 return message
             # Closing by another thread looks like a failure to the one that reads.
             self._state.check_open()
+            if self._state.is_complete:
+                self._state.end()
+                return None
             self._sleep(self._state.wait_after(failure))
             self._state.check_open()
             self._open()

@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from hocket.v1 import options_pb2 as hocket_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahocket/v1/generation.proto\x12\thocket.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17hocket/v1/options.proto\"\xb4\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x14.hocket.v1.ChatInputH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.hocket.v1.TokenInputH\x00\x12!\n\x14parse_special_tokens\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12,\n\x08sampling\x18\x07 \x01(\x0b\x32\x1a.hocket.v1.SamplingOptions\x12,\n\x08stopping\x18\x08 \x01(\x0b\x32\x1a.hocket.v1.StoppingOptions\x12(\n\x06output\x18\t \x01(\x0b\x32\x18.hocket.v1.OutputOptions\x12\x15\n\x08priority\x18\n \x01(\x05H\x02\x88\x01\x01\x12.\n\x0btime_budget\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05inputB\x17\n\x15_parse_special_tokensB\x0b\n\t_priority\"s\n\tChatInput\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.hocket.v1.ChatMessage\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x1f\n\nTokenInput\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\xb7\x01\n\x10GenerateResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.hocket.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x10.hocket.v1.DeltaH\x00\x12\'\n\x08sentence\x18\x03 \x01(\x0b\x32\x13.hocket.v1.SentenceH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.hocket.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"~\n\x13GenerateManyRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.hocket.v1.GenerateRequestH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.hocket.v1.CancelGenerationH\x00\x42\x08\n\x06\x61\x63tion\"&\n\x10\x43\x61ncelGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x9c\x02\n\x14GenerateManyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x12.hocket.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x10.hocket.v1.DeltaH\x00\x12\'\n\x08sentence\x18\x04 \x01(\x0b\x32\x13.hocket.v1.SentenceH\x00\x12\'\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x13.hocket.v1.FinishedH\x00\x12$\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12%\n\x07refused\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05\x65vent\"h\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"~\n\x05\x44\x65lta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nstart_byte\x18\x03 \x01(\x04\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12*\n\x08logprobs\x18\x05 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"\xc6\x01\n\x08Sentence\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x12\n\nstart_byte\x18\x04 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x05 \x01(\x04\x12\"\n\x04kind\x18\x06 \x01(\x0e\x32\x14.hocket.v1.PieceKind\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\x12*\n\x08logprobs\x18\x08 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"D\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\"\n\x03top\x18\x02 \x03(\x0b\x32\x15.hocket.v1.TopLogprob\">\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\r\n\x05token\x18\x03 \x01(\x0c\"\xaf\x01\n\x08\x46inished\x12*\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x15.hocket.v1.Completion\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.hocket.v1.Usage\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.hocket.v1.Timings\x12\x31\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"\xb8\x01\n\nCompletion\x12\r\n\x05index\x18\x01 \x01(\r\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.hocket.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x03 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x04 \x01(\rH\x00\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x12\n\ntext_bytes\x18\x06 \x01(\x04\x42\x0c\n\nstopped_by2\xaf\x01\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1a.hocket.v1.GenerateRequest\x1a\x1b.hocket.v1.GenerateResponse0\x01\x12S\n\x0cGenerateMany\x12\x1e.hocket.v1.GenerateManyRequest\x1a\x1f.hocket.v1.GenerateManyResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahocket/v1/generation.proto\x12\thocket.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17hocket/v1/options.proto\"\xd7\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x14.hocket.v1.ChatInputH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.hocket.v1.TokenInputH\x00\x12!\n\x14parse_special_tokens\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12,\n\x08sampling\x18\x07 \x01(\x0b\x32\x1a.hocket.v1.SamplingOptions\x12,\n\x08stopping\x18\x08 \x01(\x0b\x32\x1a.hocket.v1.StoppingOptions\x12(\n\x06output\x18\t \x01(\x0b\x32\x18.hocket.v1.OutputOptions\x12\x15\n\x08priority\x18\n \x01(\x05H\x02\x88\x01\x01\x12.\n\x0btime_budget\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x06resume\x18\x0c \x01(\x0b\x32\x11.hocket.v1.ResumeB\x07\n\x05inputB\x17\n\x15_parse_special_tokensB\x0b\n\t_priority\"^\n\x06Resume\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12received_sentences\x18\x04 \x01(\r\"s\n\tChatInput\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.hocket.v1.ChatMessage\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x1f\n\nTokenInput\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\xb7\x01\n\x10GenerateResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.hocket.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x10.hocket.v1.DeltaH\x00\x12\'\n\x08sentence\x18\x03 \x01(\x0b\x32\x13.hocket.v1.SentenceH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.hocket.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"~\n\x13GenerateManyRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.hocket.v1.GenerateRequestH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.hocket.v1.CancelGenerationH\x00\x42\x08\n\x06\x61\x63tion\"&\n\x10\x43\x61ncelGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x9c\x02\n\x14GenerateManyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x12.hocket.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x10.hocket.v1.DeltaH\x00\x12\'\n\x08sentence\x18\x04 \x01(\x0b\x32\x13.hocket.v1.SentenceH\x00\x12\'\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x13.hocket.v1.FinishedH\x00\x12$\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12%\n\x07refused\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05\x65vent\"~\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cresume_token\x18\x06 \x01(\x0c\"~\n\x05\x44\x65lta\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nstart_byte\x18\x03 \x01(\x04\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12*\n\x08logprobs\x18\x05 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"\xc6\x01\n\x08Sentence\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x12\n\nstart_byte\x18\x04 \x01(\x04\x12\x10\n\x08\x65nd_byte\x18\x05 \x01(\x04\x12\"\n\x04kind\x18\x06 \x01(\x0e\x32\x14.hocket.v1.PieceKind\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\x12*\n\x08logprobs\x18\x08 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"D\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\"\n\x03top\x18\x02 \x03(\x0b\x32\x15.hocket.v1.TopLogprob\">\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\r\n\x05token\x18\x03 \x01(\x0c\"\xaf\x01\n\x08\x46inished\x12*\n\x0b\x63ompletions\x18\x01 \x03(\x0b\x32\x15.hocket.v1.Completion\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.hocket.v1.Usage\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.hocket.v1.Timings\x12\x31\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x18.hocket.v1.TokenLogprobs\"\xb8\x01\n\nCompletion\x12\r\n\x05index\x18\x01 \x01(\r\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.hocket.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x03 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x04 \x01(\rH\x00\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\r\x12\x12\n\ntext_bytes\x18\x06 \x01(\x04\x42\x0c\n\nstopped_by2\xaf\x01\n\x11GenerationService\x12\x45\n\x08Generate\x12\x1a.hocket.v1.GenerateRequest\x1a\x1b.hocket.v1.GenerateResponse0\x01\x12S\n\x0cGenerateMany\x12\x1e.hocket.v1.GenerateManyRequest\x1a\x1f.hocket.v1.GenerateManyResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hocket.v1.generation_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=124
-  _globals['_GENERATEREQUEST']._serialized_end=560
-  _globals['_CHATINPUT']._serialized_start=562
-  _globals['_CHATINPUT']._serialized_end=677
-  _globals['_CHATMESSAGE']._serialized_start=679
-  _globals['_CHATMESSAGE']._serialized_end=723
-  _globals['_TOKENINPUT']._serialized_start=725
-  _globals['_TOKENINPUT']._serialized_end=756
-  _globals['_GENERATERESPONSE']._serialized_start=759
-  _globals['_GENERATERESPONSE']._serialized_end=942
-  _globals['_GENERATEMANYREQUEST']._serialized_start=944
-  _globals['_GENERATEMANYREQUEST']._serialized_end=1070
-  _globals['_CANCELGENERATION']._serialized_start=1072
-  _globals['_CANCELGENERATION']._serialized_end=1110
-  _globals['_GENERATEMANYRESPONSE']._serialized_start=1113
-  _globals['_GENERATEMANYRESPONSE']._serialized_end=1397
-  _globals['_STARTED']._serialized_start=1399
-  _globals['_STARTED']._serialized_end=1503
-  _globals['_DELTA']._serialized_start=1505
-  _globals['_DELTA']._serialized_end=1631
-  _globals['_SENTENCE']._serialized_start=1634
-  _globals['_SENTENCE']._serialized_end=1832
-  _globals['_TOKENLOGPROBS']._serialized_start=1834
-  _globals['_TOKENLOGPROBS']._serialized_end=1902
-  _globals['_TOPLOGPROB']._serialized_start=1904
-  _globals['_TOPLOGPROB']._serialized_end=1966
-  _globals['_FINISHED']._serialized_start=1969
-  _globals['_FINISHED']._serialized_end=2144
-  _globals['_COMPLETION']._serialized_start=2147
-  _globals['_COMPLETION']._serialized_end=2331
-  _globals['_GENERATIONSERVICE']._serialized_start=2334
-  _globals['_GENERATIONSERVICE']._serialized_end=2509
+  _globals['_GENERATEREQUEST']._serialized_end=595
+  _globals['_RESUME']._serialized_start=597
+  _globals['_RESUME']._serialized_end=691
+  _globals['_CHATINPUT']._serialized_start=693
+  _globals['_CHATINPUT']._serialized_end=808
+  _globals['_CHATMESSAGE']._serialized_start=810
+  _globals['_CHATMESSAGE']._serialized_end=854
+  _globals['_TOKENINPUT']._serialized_start=856
+  _globals['_TOKENINPUT']._serialized_end=887
+  _globals['_GENERATERESPONSE']._serialized_start=890
+  _globals['_GENERATERESPONSE']._serialized_end=1073
+  _globals['_GENERATEMANYREQUEST']._serialized_start=1075
+  _globals['_GENERATEMANYREQUEST']._serialized_end=1201
+  _globals['_CANCELGENERATION']._serialized_start=1203
+  _globals['_CANCELGENERATION']._serialized_end=1241
+  _globals['_GENERATEMANYRESPONSE']._serialized_start=1244
+  _globals['_GENERATEMANYRESPONSE']._serialized_end=1528
+  _globals['_STARTED']._serialized_start=1530
+  _globals['_STARTED']._serialized_end=1656
+  _globals['_DELTA']._serialized_start=1658
+  _globals['_DELTA']._serialized_end=1784
+  _globals['_SENTENCE']._serialized_start=1787
+  _globals['_SENTENCE']._serialized_end=1985
+  _globals['_TOKENLOGPROBS']._serialized_start=1987
+  _globals['_TOKENLOGPROBS']._serialized_end=2055
+  _globals['_TOPLOGPROB']._serialized_start=2057
+  _globals['_TOPLOGPROB']._serialized_end=2119
+  _globals['_FINISHED']._serialized_start=2122
+  _globals['_FINISHED']._serialized_end=2297
+  _globals['_COMPLETION']._serialized_start=2300
+  _globals['_COMPLETION']._serialized_end=2484
+  _globals['_GENERATIONSERVICE']._serialized_start=2487
+  _globals['_GENERATIONSERVICE']._serialized_end=2662
 # @@protoc_insertion_point(module_scope)

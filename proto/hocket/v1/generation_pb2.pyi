@@ -38,6 +38,7 @@ class GenerateRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     TIME_BUDGET_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request, for `CancelGeneration`, `ControlService.Abort` and the
     logs. 1 to 128 characters of `A-Z a-z 0-9 - _ . :`; unique among those in
@@ -88,6 +89,14 @@ class GenerateRequest(_message.Message):
         call's own deadline always holds as well.
         """
 
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """Goes on with a stream that was lost, on this server or another one that
+        serves the same model and knows the same key. All other fields must be as
+        they were. Only for a single answer without `logprobs` or
+        `prompt_logprobs`.
+        """
+
     def __init__(
         self,
         *,
@@ -102,10 +111,11 @@ class GenerateRequest(_message.Message):
         output: _options_pb2.OutputOptions | None = ...,
         priority: _builtins.int | None = ...,
         time_budget: _duration_pb2.Duration | None = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "model", b"model", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens", "_priority", b"_priority", "chat", b"chat", "input", b"input", "model", b"model", "output", b"output", "parse_special_tokens", b"parse_special_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume", b"resume", "sampling", b"sampling", "stopping", b"stopping", "time_budget", b"time_budget", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parse_special_tokens: _TypeAlias = _typing.Literal["parse_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__parse_special_tokens: _TypeAlias = _typing.Literal["_parse_special_tokens", b"_parse_special_tokens"]  # noqa: Y015
@@ -121,6 +131,42 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """How far a lost stream had come. What the caller has of it is not sent again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_SENTENCES_FIELD_NUMBER: _builtins.int
+    token: _builtins.bytes
+    """As `Started` gave it."""
+    received_bytes: _builtins.int
+    """Length of the text that was received, in UTF-8 bytes."""
+    received_sentences: _builtins.int
+    """How many sentences were received; the next one has this index."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of all deltas or sentences that were received, in order."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.bytes = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        received_bytes: _builtins.int = ...,
+        received_sentences: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_bytes", b"received_bytes", "received_sentences", b"received_sentences", "token", b"token", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class ChatInput(_message.Message):
@@ -385,6 +431,7 @@ class Started(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the input."""
     cached_tokens: _builtins.int
@@ -398,6 +445,10 @@ class Started(_message.Message):
     """The model that writes."""
     request_id: _builtins.str
     """The id of the request, given or made by the server."""
+    resume_token: _builtins.bytes
+    """Lets `GenerateRequest.resume` go on with this stream should it be lost;
+    opaque, bound to request and model. Empty where it could not be resumed.
+    """
     def __init__(
         self,
         *,
@@ -406,10 +457,11 @@ class Started(_message.Message):
         seed: _builtins.int = ...,
         model: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        resume_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "resume_token", b"resume_token", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

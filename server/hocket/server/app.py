@@ -96,6 +96,7 @@ class App:
             settings.access,
             settings.document,
             settings.process,
+            settings.resume,
             lifecycle=self.lifecycle,
             catalogue=self.catalogue,
             admission=self._admission,

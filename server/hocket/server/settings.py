@@ -28,6 +28,7 @@ from hocket.server.observe.watchdog import WatchdogConfig
 from hocket.server.rpc.access import AccessConfig
 from hocket.server.rpc.listener import ListenerConfig
 from hocket.server.rpc.parse_process import ProcessConfig
+from hocket.server.rpc.resume_tokens import ResumeConfig
 from hocket.server.settings_sources import (
     Assignment,
     Schema,
@@ -54,6 +55,7 @@ class Settings:
         access: Who may call.
         document: How documents are worked through.
         process: How corpus jobs run.
+        resume: How lost streams are gone on with.
         log: What is logged.
         metrics: What can be scraped.
         drain: How the server leaves.
@@ -69,6 +71,7 @@ class Settings:
     access: AccessConfig = field(default_factory=AccessConfig)
     document: DocumentConfig = field(default_factory=DocumentConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     drain: DrainConfig = field(default_factory=DrainConfig)

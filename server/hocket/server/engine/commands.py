@@ -46,6 +46,11 @@ class Submit:
         deadline: When it is no longer wanted, in seconds of the same clock; None for never.
         group: What it was asked for together with: groups share the batch, however many sequences
             each has. Empty: it is a group of its own.
+        is_resumable: Whether its reader can go on with it elsewhere, should it be lost.
+        resumed_token_ids: Tokens that were written before, of a stream that was lost; only where
+            there is one choice. The text goes on behind them.
+        received_bytes: How much of the text its reader has, in UTF-8 bytes: with these tokens, a
+            state in which that stream was.
     """
 
     request_id: str
@@ -61,6 +66,9 @@ class Submit:
     deadline: float | None = None
     owner: str = ""
     group: str = ""
+    is_resumable: bool = False
+    resumed_token_ids: tuple[int, ...] = ()
+    received_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +78,13 @@ class Abort:
     Attributes:
         request_id: Which request.
         reason: CANCELLED, ABORTED or TIME_BUDGET.
+        is_cut: Whether it may go on elsewhere: of a text that can be resumed, nothing is handed
+            out that only its end would have decided.
     """
 
     request_id: str
     reason: FinishReason
+    is_cut: bool = False
 
 
 Command = Submit | Abort

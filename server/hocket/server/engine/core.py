@@ -6,6 +6,8 @@
 turn the crank by hand. Nothing here knows torch, asyncio or gRPC.
 """
 
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
 
@@ -25,7 +27,7 @@ from hocket.server.engine.isolation import Isolation
 from hocket.server.engine.request import Request
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.engine.scheduler import Scheduler, Work
-from hocket.server.engine.sequence import Sequence
+from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import GenerationFailed, HocketError, QueueTimeout
 from hocket.server.text.assembly import AssembledPiece
@@ -33,6 +35,9 @@ from hocket.server.text.tokenizer import Tokenizer
 
 _CANARY_ID = -1  # no other sequence has it
 _CANARY_TOKEN = 0  # every vocabulary has it
+
+# Of lost texts, in one step: a millisecond or two of work.
+_REPLAYED_TOKENS = 256
 
 
 class EngineCore:
@@ -68,6 +73,7 @@ class EngineCore:
         self._scheduler = Scheduler(runner, config, on_setback)
         self._isolation = Isolation(runner, self._scheduler.pool, _canary(tokenizer), on_fault)
         self._requests: dict[str, Request] = {}
+        self._replaying: deque[Request] = deque()
         self._outputs: list[RequestOutput] = []
         self._sequence_ids = count()
         self._statistics = EngineStatistics(blocks_total=runner.limits.num_blocks)
@@ -86,6 +92,7 @@ class EngineCore:
         for command in commands:
             self._apply(command, begun)
         self._expire(begun)
+        self._replay(begun)
         work = self._scheduler.schedule()
         for item in work:
             self._requests[item.sequence.request_id].begin(item.sequence, begun)
@@ -101,13 +108,16 @@ class EngineCore:
             self._step_seconds = now - begun
         outputs, self._outputs = tuple(self._outputs), []
         return StepOutputs(
-            outputs=outputs, has_work=self._scheduler.has_work, statistics=self._snapshot(now)
+            outputs=outputs,
+            has_work=self._scheduler.has_work or bool(self._replaying),
+            statistics=self._snapshot(now),
         )
 
     def check_integrity(self) -> None:
         """Raise if the books do not balance: blocks, tables, sequences, requests."""
         self._scheduler.check_integrity()
-        held = {id(s) for request in self._requests.values() for s in request.sequences}
+        requests = [each for each in self._requests.values() if not each.is_replaying]
+        held = {id(s) for request in requests for s in request.sequences}
         if held != {id(s) for s in (*self._scheduler.seats.waiting, *self._scheduler.running)}:
             raise AssertionError("requests and scheduler hold different sequences. This is a bug.")
 
@@ -115,9 +125,12 @@ class EngineCore:
         match command:
             case Submit():
                 self._submit(command, now)
-            case Abort(request_id=request_id, reason=reason):
-                if request := self._requests.get(request_id):
-                    self._end_all(request, reason, now)
+            case Abort():
+                if request := self._requests.get(command.request_id):
+                    untold = len(request.texts)
+                    self._end_all(request, command.reason, now)
+                    if command.is_cut and request.submit.is_resumable:
+                        del request.texts[untold:]
 
     def _submit(self, submit: Submit, now: float) -> None:
         """Let a request in; one that cannot be fails alone, since the slip is ours."""
@@ -132,9 +145,12 @@ class EngineCore:
                 self._failed += 1
                 self._outputs.append(RequestOutput(request_id=submit.request_id, failure=failure))
             return
+        self._requests[submit.request_id] = request
+        if request.is_replaying:
+            self._replaying.append(request)
+            return
         for sequence in request.sequences:
             self._scheduler.add(sequence)
-        self._requests[submit.request_id] = request
 
     def _begin(self, submit: Submit) -> Request:
         if submit.request_id in self._requests:
@@ -146,7 +162,37 @@ class EngineCore:
             self._tokenizer,
             sequence_ids=self._sequence_ids,
             rank=self._scheduler.rank(submit.priority),
+            max_context=self._max_context,
         )
+
+    def _replay(self, now: float) -> None:
+        """Write lost texts again, as many of their known tokens as a step has time for."""
+        budget = _REPLAYED_TOKENS
+        while self._replaying and budget:
+            request = self._replaying[0]
+            if request.is_replaying:
+                budget -= self._replay_part(request, budget, now)
+            if not request.is_replaying:
+                self._replaying.popleft()
+
+    def _replay_part(self, request: Request, most: int, now: float) -> int:
+        """Write some tokens of a lost text again; behind the last one it waits, or has ended."""
+        (sequence,) = request.sequences
+        token_ids = request.submit.resumed_token_ids[sequence.num_written :][:most]
+        try:
+            for token_id in token_ids:
+                if not request.sequences:
+                    raise AssertionError("a text goes on behind its end. This is a bug.")  # noqa: TRY301 - told like any other
+                sequence.token_ids.append(token_id)
+                if completion := self._write(request, sequence, token_id):
+                    self._end(request, sequence, completion)
+        except Exception as error:  # noqa: BLE001 - one text must not take the others with it
+            self._on_fault(error)
+            self._fail(request, GenerationFailed("text"), now)
+        if request.sequences and sequence.num_written == sequence.num_resumed:
+            sequence.place = Place.WAITING
+            self._scheduler.add(sequence)
+        return len(token_ids)
 
     def _expire(self, now: float) -> None:
         for request in tuple(self._requests.values()):
@@ -159,7 +205,7 @@ class EngineCore:
                 self._end_all(request, FinishReason.TIME_BUDGET, now)
 
     def _compute(self, work: list[Work]) -> list[SliceResult]:
-        unproven = {item.sequence.sequence_id for item in work if item.sequence.num_written == 0}
+        unproven = {item.sequence.sequence_id for item in work if item.sequence.is_unproven}
 
         def is_suspect(piece: SequenceSlice) -> bool:
             return piece.sequence_id in unproven
@@ -205,21 +251,15 @@ class EngineCore:
             sequence.logprobs.append(token.logprobs)
         if request.first_token_at is None:
             request.first_token_at = now
-        stopping = sequence.stopping
-        is_end = token.token_id in self._tokenizer.end_token_ids and not stopping.ignore_eos
-        is_stop = token.token_id in stopping.stop_token_ids
-        if is_end or is_stop:
-            self._hand_out(request, sequence, sequence.assembly.push_silent())
-            reason = FinishReason.STOP_TOKEN if is_stop else FinishReason.END_OF_TEXT
-            return self._complete(request, sequence, reason, stop_token_id=token.token_id)
-        self._hand_out(request, sequence, sequence.assembly.push(token.token_id))
-        if sequence.assembly.stop_string is not None:
-            return self._complete(request, sequence, FinishReason.STOP_STRING)
-        if sequence.num_written >= stopping.max_tokens:
-            return self._complete(request, sequence, FinishReason.MAX_TOKENS)
-        if len(sequence.token_ids) >= self._max_context:
-            return self._complete(request, sequence, FinishReason.CONTEXT_FULL)
-        return None
+        return self._write(request, sequence, token.token_id)
+
+    def _write(self, request: Request, sequence: Sequence, token_id: int) -> Completion | None:
+        """Make text of a sequence's newest token; return how the sequence ended if it did."""
+        pieces, ending = request.bounds.push(sequence.assembly, token_id)
+        self._hand_out(request, sequence, pieces)
+        if ending is None:
+            return None
+        return self._complete(request, sequence, ending.reason, stop_token_id=ending.stop_token_id)
 
     def _complete(
         self,
@@ -250,6 +290,8 @@ class EngineCore:
         request.completions.append(completion)
 
     def _end_all(self, request: Request, reason: FinishReason, now: float) -> None:
+        if request.is_replaying:  # its reader has all of that
+            self._replay_part(request, sys.maxsize, now)
         for sequence in tuple(request.sequences):
             try:
                 completion = self._complete(request, sequence, reason)
@@ -269,7 +311,10 @@ class EngineCore:
         self._outputs.extend([output] if output else [])
 
     def _hand_out(self, request: Request, sequence: Sequence, pieces: list[AssembledPiece]) -> None:
-        for assembled in pieces:
+        for piece in pieces:
+            assembled = request.received.rest_of(piece)
+            if assembled is None:
+                continue
             begin = sequence.prompt_length + assembled.first_token
             request.texts.append(
                 TextOutput(
@@ -310,7 +355,7 @@ class EngineCore:
             steps=self._steps,
             step_seconds=self._step_seconds,
             running_sequences=len(scheduler.running),
-            waiting_sequences=scheduler.seats.num_waiting,
+            waiting_sequences=scheduler.seats.num_waiting + len(self._replaying),
             blocks_total=scheduler.pool.total,
             blocks_used=scheduler.pool.used,
             saved_blocks=scheduler.saved_blocks,

@@ -136,7 +136,8 @@ class EngineDriver:
             if is_again:
                 mailbox.fail(self._refusal())
             else:
-                self._post(Abort(request_id=request_id, reason=FinishReason.ABORTED))
+                reason = FinishReason.ABORTED
+                self._post(Abort(request_id=request_id, reason=reason, is_cut=True))
         return self.in_progress
 
     def forget_nowait(self, request_id: str, mailbox: Mailbox) -> None:
@@ -243,7 +244,8 @@ class EngineDriver:
         if all(c.finish_reason is not FinishReason.ABORTED for c in output.finished.completions):
             return output  # it came to its own end just in time
         # One that is only said to have started now, at its end, has not begun.
-        return replace(output, started=None, finished=None, failure=self._refusal())
+        texts = () if output.started else output.texts
+        return replace(output, started=None, texts=texts, finished=None, failure=self._refusal())
 
     def _check_accepting(self) -> None:
         if self._refusal is not None:

@@ -5,6 +5,7 @@ of its request.
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
@@ -18,7 +19,9 @@ from hocket.server.engine.commands import (
     TextOutput,
     Timings,
 )
-from hocket.server.engine.sequence import Sequence
+from hocket.server.engine.endings import Bounds
+from hocket.server.engine.resumption import Received
+from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.errors import HocketError
 from hocket.server.text.assembly import TextAssembly
 from hocket.server.text.stopping import StopStrings
@@ -41,6 +44,8 @@ class Request:
         submit: What was asked for.
         tokenizer: The model's.
         stops: What ends its texts, shared by all of them.
+        bounds: What may end them.
+        received: How much of its text its reader has from a stream that was lost.
         sequences: Its choices that have not ended.
         completions: Those that have.
         texts: Pieces of this step that no output carries yet.
@@ -57,6 +62,8 @@ class Request:
     submit: Submit
     tokenizer: Tokenizer
     stops: StopStrings
+    bounds: Bounds
+    received: Received
     sequences: list[Sequence] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     texts: list[TextOutput] = field(default_factory=list)
@@ -70,7 +77,13 @@ class Request:
 
     @classmethod
     def of(
-        cls, submit: Submit, tokenizer: Tokenizer, *, sequence_ids: Iterator[int], rank: int
+        cls,
+        submit: Submit,
+        tokenizer: Tokenizer,
+        *,
+        sequence_ids: Iterator[int],
+        rank: int,
+        max_context: int = sys.maxsize,
     ) -> Self:
         """Return a request with all its choices, none of them started.
 
@@ -79,10 +92,21 @@ class Request:
             tokenizer: The model's.
             sequence_ids: Gives each choice its own.
             rank: Where its choices stand in the order of all; see `Scheduler.rank`.
+            max_context: Most tokens that prompt and answer may have together.
         """
         stopping = submit.stopping
         stops = StopStrings(stopping.stop) if submit.stops is None else submit.stops
-        request = cls(submit=submit, tokenizer=tokenizer, stops=stops)
+        request = cls(
+            submit=submit,
+            tokenizer=tokenizer,
+            stops=stops,
+            bounds=Bounds(
+                stopping=stopping,
+                end_token_ids=tokenizer.end_token_ids,
+                room=max_context - len(submit.prompt_token_ids),
+            ),
+            received=Received(len(submit.resumed_token_ids), submit.received_bytes),
+        )
         barred = tuple(sorted({*stopping.stop_token_ids, *tokenizer.end_token_ids}))
         prompt, assembly = list(submit.prompt_token_ids), request._assembly()
         request.sequences += [
@@ -105,17 +129,33 @@ class Request:
             for index in range(submit.choices)
         ]
         request.prompt_sequence = request.sequences[0]
+        if submit.resumed_token_ids:
+            (sequence,) = request.sequences
+            request.part(sequence)
+            sequence.num_resumed = len(submit.resumed_token_ids)
+            sequence.place = Place.REPLAYING
         return request
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether not all that was written of its text before is written again."""
+        return any(sequence.place is Place.REPLAYING for sequence in self.sequences)
 
     def begin(self, sequence: Sequence, now: float) -> None:
         """Note that a choice is computed on; one that has nothing yet gets a text of its own."""
         if self.started_at is None:
             self.started_at = now
-            self.cached_tokens = sequence.num_computed
+            # Of the prompt one token at least counts as computed, also where more was cached.
+            most = sequence.prompt_length - 1
+            self.cached_tokens = min(sequence.num_computed, most)
         if not sequence.is_begun:
-            sequence.is_begun = True
-            sequence.token_ids = list(self.submit.prompt_token_ids)
-            sequence.assembly = self._assembly()
+            self.part(sequence)
+
+    def part(self, sequence: Sequence) -> None:
+        """Give a choice a prompt and a text of its own, which so far all that wait share."""
+        sequence.is_begun = True
+        sequence.token_ids = list(self.submit.prompt_token_ids)
+        sequence.assembly = self._assembly()
 
     def output(self, now: float, *, failure: HocketError | None = None) -> RequestOutput | None:
         """Return what the step brought for it, or None if nothing; ends it where all is done."""
@@ -127,10 +167,12 @@ class Request:
             started = Started(
                 prompt_tokens=len(self.submit.prompt_token_ids), cached_tokens=self.cached_tokens
             )
-        if self.texts and self.first_text_at is None:
+        texts: tuple[TextOutput, ...] = ()
+        if self.is_started:  # what is left of a resumed text may be known before
+            texts, self.texts = tuple(self.texts), []
+        if texts and self.first_text_at is None:
             self.first_text_at = now
         finished = None if failure or self.sequences else self._finished(now)
-        texts, self.texts = tuple(self.texts), []
         if not (started or texts or finished or failure):
             return None
         return RequestOutput(

@@ -16,6 +16,7 @@ from hocket.server.text.assembly import TextAssembly
 class Place(Enum):
     """Where a sequence stands."""
 
+    REPLAYING = "replaying"  # what was written of it before is written again
     WAITING = "waiting"
     RUNNING = "running"
     ENDED = "ended"
@@ -41,6 +42,7 @@ class Sequence:
         barred_token_ids: End and stop tokens, which must not come before `min_tokens`.
         token_ids: Prompt, then written tokens.
         prompt_length: How many of them are the prompt.
+        num_resumed: How many of them were written before, of a stream that was lost.
         num_computed: How many of them the cache holds.
         num_saved: Blocks kept aside for it while it waits.
         is_begun: Whether its tokens and its text are its own, and not those of all that wait.
@@ -66,6 +68,7 @@ class Sequence:
     group: str
     priority: int = 0
     owner: str = ""
+    num_resumed: int = 0
     place: Place = Place.WAITING
     num_computed: int = 0
     num_saved: int = 0
@@ -85,6 +88,11 @@ class Sequence:
     def num_written(self) -> int:
         """Tokens written."""
         return len(self.token_ids) - self.prompt_length
+
+    @property
+    def is_unproven(self) -> bool:
+        """Whether it never got a token."""
+        return self.num_written == self.num_resumed
 
     @property
     def is_decoding(self) -> bool:

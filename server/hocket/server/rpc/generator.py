@@ -16,9 +16,10 @@ from hocket.server.engine.protocol import Generation
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle
 from hocket.server.rpc.limits import REQUEST_ID
-from hocket.server.rpc.parse import check
+from hocket.server.rpc.parse import Checked, check
 from hocket.server.rpc.record import AccessRecord
 from hocket.server.rpc.render import Event, EventRenderer
+from hocket.server.rpc.resume_tokens import ResumeTokens
 from hocket.server.text.pieces import Granularity
 from hocket.v1 import generation_pb2
 
@@ -48,6 +49,7 @@ class Generator:
         admission: Admission,
         executors: Executors,
         max_message_bytes: int,
+        resume_tokens: ResumeTokens,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make it.
@@ -58,6 +60,7 @@ class Generator:
             admission: The door.
             executors: Where prompts are tokenised.
             max_message_bytes: The longest message that can be sent.
+            resume_tokens: Signs what lost streams are gone on with.
             clock: The clock that the engine reads deadlines by.
         """
         self._lifecycle = lifecycle
@@ -65,6 +68,7 @@ class Generator:
         self._admission = admission
         self._executors = executors
         self._max_message_bytes = max_message_bytes
+        self._resume_tokens = resume_tokens
         self._clock = clock
 
     async def enter(self, record: AccessRecord) -> Permit:
@@ -107,6 +111,9 @@ class Generator:
             max_message_bytes=self._max_message_bytes,
         )
         record.request_id = checked.request_id
+        if checked.lost is not None and checked.bond is not None:
+            seed = self._resume_tokens.open(checked.lost.token, checked.bond)
+            checked = checked.with_seed(seed)
         record.is_by_token = checked.granularity is Granularity.TOKEN
         generation = model.engine.reserve_nowait(checked.request_id)
         try:
@@ -120,6 +127,8 @@ class Generator:
                     model=model.description.name,
                     seed=submit.sampling.seed,
                     request_id=submit.request_id,
+                    resume_token=self._resume_token(checked),
+                    sentences=checked.lost.sentences if checked.lost else 0,
                 )
                 async for output in generation:
                     record.note_output(output)
@@ -127,3 +136,8 @@ class Generator:
                         yield event
         finally:
             generation.close_nowait()
+
+    def _resume_token(self, checked: Checked) -> bytes:
+        if checked.bond is None:
+            return b""
+        return self._resume_tokens.issue(checked.bond, seed=checked.sampling.seed)

@@ -8,9 +8,11 @@ thread and meets the prompt's length and what the answer may weigh.
 import dataclasses
 import secrets
 from dataclasses import dataclass
+from typing import Self
 
 from hocket.server.catalogue import ServedModel
 from hocket.server.engine.commands import Submit
+from hocket.server.engine.endings import Bounds
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import FieldViolation, InvalidRequest, Reason
 from hocket.server.rpc.inputs import Input, max_prompt_tokens, parse_input
@@ -23,7 +25,10 @@ from hocket.server.rpc.parse_options import (
     parse_sentences,
     parse_stopping,
 )
+from hocket.server.rpc.resume import LostStream, can_resume, check_received, parse_resume
+from hocket.server.rpc.resume_tokens import Bond
 from hocket.server.rpc.weights import finished_bytes, piece_bytes
+from hocket.server.text.assembly import TextAssembly
 from hocket.server.text.pieces import Granularity, SentenceOptions
 from hocket.server.text.stopping import StopStrings
 from hocket.v1 import generation_pb2
@@ -53,6 +58,8 @@ class Checked:
         arrived: When it had been read, in seconds of the monotonic clock.
         deadline: When it is no longer wanted, of the same clock.
         max_message_bytes: The longest message that can be sent.
+        bond: What a token for going on with its stream is bound to; None where none can be.
+        lost: What the caller has of a stream that is gone on with.
     """
 
     request_id: str
@@ -69,13 +76,20 @@ class Checked:
     arrived: float
     deadline: float | None
     max_message_bytes: int
+    bond: Bond | None = None
+    lost: LostStream | None = None
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same, drawn as another seed has it."""
+        return dataclasses.replace(self, sampling=dataclasses.replace(self.sampling, seed=seed))
 
     def encode(self) -> Submit:
         """Tokenise the input and return what the engine takes. Text thread.
 
         Raises:
             InvalidRequest: The input is empty, too long, or refused by the chat template; or what
-                is told of its tokens, or of those written, might not fit into a message.
+                is told of its tokens, or of those written, might not fit into a message; or the
+                stream that is gone on with cannot have come so far.
         """
         token_ids = self.input.encode()
         if not token_ids:
@@ -102,6 +116,9 @@ class Checked:
             stopping = dataclasses.replace(stopping, max_tokens=max_tokens)
         # More may be asked for than the context has room for, which then ends the text and says so.
         self._weigh(len(token_ids), min(stopping.max_tokens, room), violations)
+        stops = StopStrings(stopping.stop)
+        if self.lost is not None:
+            self._check_received(self.lost, stopping, stops, room, violations)
         violations.raise_any()
         return Submit(
             request_id=self.request_id,
@@ -109,14 +126,33 @@ class Checked:
             prompt_token_ids=token_ids,
             sampling=self.sampling,
             stopping=stopping,
-            stops=StopStrings(stopping.stop),
+            stops=stops,
             choices=self.choices,
             granularity=self.granularity,
             sentences=self.sentences,
             priority=self.priority,
             arrived=self.arrived,
             deadline=self.deadline,
+            is_resumable=self.bond is not None,
+            resumed_token_ids=self.lost.token_ids if self.lost else (),
+            received_bytes=self.lost.text_bytes if self.lost else 0,
         )
+
+    def _check_received(
+        self,
+        lost: LostStream,
+        stopping: StoppingParams,
+        stops: StopStrings,
+        room: int,
+        violations: Violations,
+    ) -> None:
+        """Note where the caller cannot have what it says it has."""
+        tokenizer = self.model.tokenizer
+        bounds = Bounds(stopping=stopping, end_token_ids=tokenizer.end_token_ids, room=room)
+        assembly = TextAssembly(
+            tokenizer, stops=stops, granularity=self.granularity, sentences=self.sentences
+        )
+        check_received(lost, bounds, assembly, violations)
 
     def _weigh(self, prompt_tokens: int, max_tokens: int, violations: Violations) -> None:
         """Note an answer that might not fit into a message."""
@@ -187,6 +223,8 @@ def check(
     choices = request.output.n if request.output.HasField("n") else 1
     violations.check_range("output.n", choices)
     deadline = _deadline(request, arrived, remaining, violations)
+    is_resumable = can_resume(sampling, choices, granularity)
+    lost = parse_resume(request, model, violations, is_possible=is_resumable)
     violations.raise_any()
     return Checked(
         request_id=request.request_id or secrets.token_hex(16),
@@ -203,6 +241,8 @@ def check(
         arrived=arrived,
         deadline=deadline,
         max_message_bytes=max_message_bytes,
+        bond=Bond.of(request, model.description, owner) if is_resumable else None,
+        lost=lost,
     )
 
 

@@ -22,6 +22,7 @@ from hocket.server.rpc.operations import OperationRooms
 from hocket.server.rpc.parse_process import ProcessConfig
 from hocket.server.rpc.process import Corpora
 from hocket.server.rpc.record import Observers
+from hocket.server.rpc.resume_tokens import ResumeConfig, ResumeTokens
 from hocket.server.rpc.text_work import text_admission
 from hocket.server.rpc.texts import TextService
 from hocket.server.rpc.writers import Writers
@@ -32,6 +33,7 @@ def build_listener(
     access: AccessConfig,
     document: DocumentConfig,
     process: ProcessConfig,
+    resume: ResumeConfig,
     *,
     lifecycle: Lifecycle,
     catalogue: Catalogue,
@@ -48,6 +50,7 @@ def build_listener(
         access: Who may call.
         document: How documents are worked through.
         process: How corpus jobs run.
+        resume: How lost streams are gone on with.
         lifecycle: The server's state.
         catalogue: The models.
         admission: The door.
@@ -57,7 +60,7 @@ def build_listener(
         clock: The clock that the engines read deadlines by.
 
     Raises:
-        StartupError: The keys file cannot be read.
+        StartupError: The keys file, or the key file of `resume`, cannot be read.
     """
     log = AccessLog(observers)
     max_message_bytes = config.max_message_kib * 1024
@@ -67,6 +70,7 @@ def build_listener(
         admission=admission,
         executors=executors,
         max_message_bytes=max_message_bytes,
+        resume_tokens=ResumeTokens.from_config(resume),
         clock=clock,
     )
     writers = Writers(executors, cache_bytes=document.cache_mib << 20, clock=clock)

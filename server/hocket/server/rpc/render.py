@@ -61,17 +61,35 @@ class EventRenderer:
     """Renders the outputs of one request; counts its sentences as it goes."""
 
     def __init__(
-        self, *, tokenizer: Tokenizer, model: str, seed: int, request_id: str = ""
+        self,
+        *,
+        tokenizer: Tokenizer,
+        model: str,
+        seed: int,
+        request_id: str = "",
+        resume_token: bytes = b"",
+        sentences: int = 0,
     ) -> None:
+        """Begin a stream.
+
+        Args:
+            tokenizer: The model's.
+            model: Its name.
+            seed: The seed that repeats the text.
+            request_id: The id of the request.
+            resume_token: By which the stream can be gone on with; empty where it cannot.
+            sentences: How many its caller has from a stream that was lost.
+        """
         self._tokenizer = tokenizer
         self._request_id = request_id
         self._model = model
         self._seed = seed
-        self._sentences: dict[int, int] = {}
+        self._resume_token = resume_token
+        self._sentences = {0: sentences}
 
     @property
     def sentences(self) -> int:
-        """Sentences rendered so far, of all choices."""
+        """Sentences of all choices so far, with those that the caller had before."""
         return sum(self._sentences.values())
 
     async def events(self, output: RequestOutput) -> list[Event]:
@@ -84,6 +102,7 @@ class EventRenderer:
                 seed=self._seed,
                 model=self._model,
                 request_id=self._request_id,
+                resume_token=self._resume_token,
             )
             events.append(started)
         for text in output.texts:

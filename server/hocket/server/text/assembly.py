@@ -105,6 +105,11 @@ class TextAssembly:
         """Tokens pushed so far, silent ones included."""
         return self._token_count
 
+    @property
+    def last_start(self) -> int:
+        """Where the last token begins: a piece that ends behind it is credited with all tokens."""
+        return self._last_start
+
     def push(self, token_id: int) -> list[AssembledPiece]:
         """Return the pieces that an ordinary token completes."""
         self._check_open()
