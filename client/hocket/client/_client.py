@@ -23,17 +23,7 @@ from hocket.client._channel import (
 )
 from hocket.client._corpus import MapStream
 from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, build_start
-from hocket.client._document_requests import (
-    ComposeOptions,
-    GivenSegments,
-    GivenText,
-    TransformOptions,
-    build_compose_request,
-    build_source,
-    build_transform_request,
-)
-from hocket.client._document_types import GivenSegment
-from hocket.client._documents import DocumentStream
+from hocket.client._document_calls import DocumentCalls
 from hocket.client._errors import ClientError, NotFound, unreadable_answer
 from hocket.client._events import GenerationResult
 from hocket.client._health import serialize_health_request
@@ -55,7 +45,7 @@ from hocket.client._types import (
 ResultT = TypeVar("ResultT")
 
 
-class AsyncClient:
+class AsyncClient(DocumentCalls):
     """Talks to a hocket server from asyncio.
 
         async with AsyncClient("127.0.0.1:50051") as client:
@@ -190,71 +180,6 @@ class AsyncClient:
             sleep=self._sleep,
         )
         with closing(stream):
-            yield stream
-
-    @asynccontextmanager
-    async def transform(
-        self,
-        text: GivenText | AsyncIterable[str] | None = None,
-        *,
-        segments: GivenSegments | AsyncIterable[GivenSegment | str] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - becomes the call's deadline
-        **options: Unpack[TransformOptions],
-    ) -> AsyncIterator[DocumentStream]:
-        """Do the same with each segment of a document, all in parallel, and follow it.
-
-        Leaving the block cancels what is still being written.
-
-        Args:
-            text: The document: whole, or in parts that are sent as they come. Parts that are not
-                async are taken on the loop, so that they must not block.
-            segments: The document as the caller cut it, in place of a text.
-            timeout: Seconds that the whole may take, retries included.
-            **options: See `TransformOptions`; one of them is the task.
-
-        Raises:
-            TypeError: There is not exactly one document and one task, or an option is unknown.
-            ValueError: A value cannot be sent.
-        """
-        connection = self._open_connection()
-        async with DocumentStream(
-            method=methods.TRANSFORM.over(connection.channel.stream_stream),
-            request=build_transform_request(options, is_segmented=segments is not None),
-            source=build_source(text, segments),
-            state=self._settings.stream(connection, timeout),
-            sleep=self._sleep,
-        ) as stream:
-            yield stream
-
-    @asynccontextmanager
-    async def compose(
-        self,
-        task: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - becomes the call's deadline
-        **options: Unpack[ComposeOptions],
-    ) -> AsyncIterator[DocumentStream]:
-        """Write the sections of a text in parallel, and follow it.
-
-        Leaving the block cancels what is still being written.
-
-        Args:
-            task: What the text is about, and all that every section should know.
-            timeout: Seconds that the whole may take, retries included.
-            **options: See `ComposeOptions`.
-
-        Raises:
-            TypeError: An option is unknown or of a wrong type.
-            ValueError: A value cannot be sent.
-        """
-        connection = self._open_connection()
-        async with DocumentStream(
-            method=methods.COMPOSE.over(connection.channel.stream_stream),
-            request=build_compose_request(task, options),
-            source=None,
-            state=self._settings.stream(connection, timeout),
-            sleep=self._sleep,
-        ) as stream:
             yield stream
 
     def map(

@@ -26,22 +26,13 @@ from hocket.client._channel import (
     TokenSource,
 )
 from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, build_start
-from hocket.client._document_requests import (
-    ComposeOptions,
-    GivenSegments,
-    GivenText,
-    TransformOptions,
-    build_compose_request,
-    build_source,
-    build_transform_request,
-)
 from hocket.client._errors import ClientError, NotFound
 from hocket.client._events import GenerationResult
 from hocket.client._health import serialize_health_request
 from hocket.client._requests import GenerationOptions, build_generate_request
 from hocket.client._retry import RetryPolicy
 from hocket.client._sync_corpus import SyncMapStream
-from hocket.client._sync_documents import SyncDocumentStream
+from hocket.client._sync_document_calls import SyncDocumentCalls
 from hocket.client._sync_many import SyncManyStream
 from hocket.client._sync_stream import SyncGenerationStream
 from hocket.client._sync_stream_call import SyncStreamCall, error_of_rpc
@@ -58,7 +49,7 @@ from hocket.client._types import (
 ResultT = TypeVar("ResultT")
 
 
-class Client:
+class Client(SyncDocumentCalls):
     """Talks to a hocket server, blocking.
 
         with Client("127.0.0.1:50051") as client:
@@ -189,50 +180,6 @@ class Client:
         connection = self._open_connection()
         stream = SyncManyStream(
             method=methods.GENERATE_MANY.over(connection.channel.stream_stream),
-            state=self._settings.stream(connection, timeout),
-            sleep=self._sleep,
-        )
-        with closing(stream):
-            yield stream
-
-    @contextmanager
-    def transform(
-        self,
-        text: GivenText | None = None,
-        *,
-        segments: GivenSegments | None = None,
-        timeout: float | None = None,
-        **options: Unpack[TransformOptions],
-    ) -> Iterator[SyncDocumentStream]:
-        """Do the same with each segment of a document; see `AsyncClient.transform`.
-
-        Parts that are still to come are taken by a thread of the stream's own.
-        """
-        connection = self._open_connection()
-        stream = SyncDocumentStream(
-            method=methods.TRANSFORM.over(connection.channel.stream_stream),
-            request=build_transform_request(options, is_segmented=segments is not None),
-            source=build_source(text, segments),
-            state=self._settings.stream(connection, timeout),
-            sleep=self._sleep,
-        )
-        with closing(stream):
-            yield stream
-
-    @contextmanager
-    def compose(
-        self,
-        task: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[ComposeOptions],
-    ) -> Iterator[SyncDocumentStream]:
-        """Write the sections of a text in parallel; see `AsyncClient.compose`."""
-        connection = self._open_connection()
-        stream = SyncDocumentStream(
-            method=methods.COMPOSE.over(connection.channel.stream_stream),
-            request=build_compose_request(task, options),
-            source=None,
             state=self._settings.stream(connection, timeout),
             sleep=self._sleep,
         )
