@@ -46,6 +46,8 @@ def leaver_of(moment: str) -> generation_pb2.GenerateRequest:
 
 
 def of_many(request: generation_pb2.GenerateRequest) -> generation_pb2.GenerateManyRequest:
+    """Return it as an action; urgent, since one stream has but one share of the seats."""
+    request.priority = -1
     return generation_pb2.GenerateManyRequest(generate=request)
 
 
@@ -71,6 +73,9 @@ class Scene:
     async def bring_to_moment(self) -> grpc.aio.UnaryStreamCall:
         """Let `v` come as far as it shall, with the engine held there; return the call of `w`."""
         await self.wait_submitted("v")
+        await (
+            self.turnstile.step()
+        )  # it has its seat before `w` comes, whoever else its group holds
         waiting = generation_pb2_grpc.GenerationServiceStub(self.others).Generate(request_of("w"))
         await self.wait_submitted("w")
         await self.turnstile.step()

@@ -86,13 +86,16 @@ class Seats:
         self.add(sequence)
 
     def remove(self, sequence: Sequence, rank: float) -> None:
-        """Forget a sequence that ended.
+        """Forget a sequence that ended; one that was never added has nothing to be forgotten.
 
         Args:
             sequence: Waits or runs.
             rank: Of one of its priority that comes now: if it ran, its group stands behind that.
         """
-        group = self._groups[sequence.group]
+        group = self._groups.get(sequence.group)
+        if group is None or not (sequence in group.waiting or sequence in group.running):
+            sequence.place = Place.ENDED
+            return
         if sequence.place is Place.RUNNING:
             self._stop_running(sequence)
             group.turn = max(group.turn, rank)
