@@ -1,17 +1,17 @@
 """What single calls wait for beside a document of hundreds of segments.
 
-    python -m bench.fairness [--rate 3] [--segments 500] [--window 96] [--output FILE]
+    python -m bench.fairness [--rate 2] [--documents 3] [--segments 500] [--output FILE]
 
 Single calls of one sentence arrive at random moments over a connection of their own, and their time
 to the first sentence counts from the moment at which each was meant to be sent. They are measured
 
 - `alone`: beside nothing;
-- `room`: beside a document that leaves some seats of the batch free: the steps are as large as
-  they get, but nobody waits for a seat;
-- `fair`: beside a document that fills all seats and has more waiting, sent as one stream, which is
-  one group for the scheduler;
-- `first_come`: beside the same, sent as calls of their own: each is a group, so whoever came first
-  is first.
+- `room`: beside as many calls of their own as leave some seats of the batch free: nobody waits for
+  a seat, but the steps are as large as they get;
+- `fair`: beside documents that fill all seats and have more waiting, each in one call of
+  `Transform`, which is one group for the scheduler;
+- `first_come`: beside as many segments, sent as calls of their own: each is a group, so whoever
+  came first is first.
 
 The figures are the ratios of the 95th percentiles. Kinds take turns, in an order that moves on each
 round.
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from bench.command import deliver, origin, run, serving_parser
+from bench.documents import TEMPLATE, sentences
 from bench.load import fixed_length
 from bench.prompts import TOPICS, Prompt, fresh
 from bench.samples import percentile
@@ -35,8 +36,8 @@ from hocket.client import (
     NO_RETRIES,
     AsyncClient,
     GenerationOptions,
-    GenerationResult,
     Granularity,
+    SegmentFinished,
 )
 
 KINDS = ("alone", "room", "fair", "first_come")
@@ -94,21 +95,22 @@ class Documents:
         self._texts = fresh()
         self.done = self.failed = 0
 
-    async def as_streams(self, window: int) -> None:
-        """Send each over one stream, so many segments at a time."""
-        while True:
-            async with self._client.generate_many() as stream:
-                left = self._segments
-                for _ in range(min(window, left)):
-                    await stream.submit(next(self._texts), **self._options())
-                    left -= 1
-                async for _, result in stream.results():
-                    self._count(is_good=isinstance(result, GenerationResult))
-                    if left:
-                        await stream.submit(next(self._texts), **self._options())
-                        left -= 1
-                    else:
-                        stream.close_sending()
+    async def as_transforms(self, at_once: int, window: int) -> None:
+        """Send so many at a time, each as one call that may have so many segments in progress."""
+
+        async def one(number: int) -> None:
+            for seed in count(number, at_once):
+                text = " ".join(sentences(self._segments, seed))
+                async with self._client.transform(
+                    text, template=TEMPLATE, max_tokens=self._tokens, cache=False, window=window
+                ) as stream:
+                    async for event in stream:
+                        if isinstance(event, SegmentFinished):
+                            self._count(is_good=event.error is None)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(at_once):
+                group.create_task(one(number))
 
     async def as_calls(self, window: int) -> None:
         """Send each segment as a call of its own, so many at a time."""
@@ -144,9 +146,9 @@ async def _write(name: str, documents: Documents, arguments: argparse.Namespace)
         case "room":
             await documents.as_calls(arguments.seats - arguments.free_seats)
         case "fair":
-            await documents.as_streams(arguments.window)
+            await documents.as_transforms(arguments.documents, arguments.window)
         case "first_come":
-            await documents.as_calls(arguments.window)
+            await documents.as_calls(arguments.documents * arguments.window)
 
 
 async def _measure(
@@ -202,6 +204,7 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
         "rate": arguments.rate,
         "seats": arguments.seats,
         "free_seats": arguments.free_seats,
+        "documents": arguments.documents,
         "window": arguments.window,
         "segments": arguments.segments,
         "segment_tokens": arguments.segment_tokens,
@@ -214,13 +217,14 @@ async def compare(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     """Run as a command."""
     parser = serving_parser(__doc__)
-    parser.add_argument("--rate", type=float, default=3.0, help="single calls a second")
+    parser.add_argument("--rate", type=float, default=2.0, help="single calls a second")
     parser.add_argument("--seconds", type=float, default=11.0, help="of each turn, after warm-up")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seats", type=int, default=32, help="of the batch")
     parser.add_argument("--free-seats", type=int, default=8, help="that `room` leaves")
     parser.add_argument("--segments", type=int, default=500, help="of a document")
-    parser.add_argument("--window", type=int, default=96, help="segments in progress")
+    parser.add_argument("--documents", type=int, default=3, help="at once")
+    parser.add_argument("--window", type=int, default=32, help="segments of each in progress")
     parser.add_argument("--segment-tokens", type=int, default=40)
     parser.add_argument("--call-tokens", type=int, default=24)
     arguments = parser.parse_args()

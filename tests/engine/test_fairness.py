@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from engine.test_core import Crank, submit
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.pace import Pace
+from hocket.server.engine.plan import Plan
 from hocket.server.engine.request import Request
-from hocket.server.engine.scheduler import PRIORITY_STEPS, Scheduler, _Plan
+from hocket.server.engine.scheduler import PRIORITY_STEPS, Scheduler
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner
 
@@ -102,7 +103,7 @@ def test_the_tokens_of_one_that_is_put_aside_go_to_the_others():
 )
 def test_a_prompt_takes_as_many_tokens_as_a_step_affords(budget, start, key_cost):
     """All that fit, one more would not; and one at least, however far it looks back."""
-    fitting = _Plan(float(budget), key_cost)._fitting(start, float(budget))
+    fitting = Plan(float(budget), key_cost)._fitting(start, float(budget))
 
     def cost(tokens: int) -> float:
         return tokens + key_cost * tokens * (start + tokens / 2)
@@ -132,7 +133,7 @@ def test_prompts_lengthen_a_step_of_streams_by_a_bound(step_ms, token_ms, max_st
     """To what is set, or twice as long as without them; and no stream goes without its token."""
     limits = replace(ScriptedRunner().limits, step_ms=step_ms, token_ms=token_ms)
     config = EngineConfig(max_num_seqs=32, max_step_tokens=512, max_step_ms=max_step_ms)
-    tokens = Pace(limits, config).budget(streams=streams, prompts=streams)
+    tokens = Pace(limits, config).budget(streams=streams, is_rush=False)
     takes, alone = step_ms + token_ms * tokens, step_ms + token_ms * streams
     assert 32 <= tokens <= 512
     assert tokens == 32 or takes <= max(max_step_ms, 2 * alone) * (1 + 1e-9)
@@ -141,8 +142,9 @@ def test_prompts_lengthen_a_step_of_streams_by_a_bound(step_ms, token_ms, max_st
 
 def test_where_the_cost_is_not_known_tokens_alone_bound_a_step():
     config = EngineConfig(max_num_seqs=4, max_step_tokens=77)
-    assert Pace(ScriptedRunner().limits, config).budget(streams=4, prompts=1) == 77
+    assert Pace(ScriptedRunner().limits, config).budget(streams=4, is_rush=False) == 77
     known = ScriptedRunner(step_ms=1.0, token_ms=1.0).limits
     unbounded = EngineConfig(max_num_seqs=4, max_step_tokens=77, max_step_ms=0.0)
-    assert Pace(known, unbounded).budget(streams=4, prompts=1) == 77
-    assert Pace(known, config).budget(streams=4, prompts=1) == 29
+    assert Pace(known, unbounded).budget(streams=4, is_rush=False) == 77
+    assert Pace(known, config).budget(streams=4, is_rush=False) == 29
+    assert Pace(known, config).budget(streams=4, is_rush=True) == 77

@@ -14,11 +14,17 @@ RATE = 4.0  # calls a second
 class Scene:
     """Calls of one sentence at random moments, beside a document with so many segments begun."""
 
-    def __init__(self, *, seats: int, window: int, group: str) -> None:
+    def __init__(self, *, seats: int, window: int, group: str, slowdown: float = 1_000.0) -> None:
         runner = ScriptedRunner(
             num_blocks=4_096, num_saved_blocks=2_048, step_ms=STEP_MS, token_ms=TOKEN_MS
         )
-        self.crank = Crank(runner, max_num_seqs=seats, max_step_tokens=512, max_step_ms=30.0)
+        self.crank = Crank(
+            runner,
+            max_num_seqs=seats,
+            max_step_tokens=512,
+            max_step_ms=30.0,
+            narrow_slowdown=slowdown,
+        )
         self.window = window
         self.group = group
         self.segments = self.in_progress = 0
@@ -72,3 +78,13 @@ def test_a_document_makes_single_calls_wait_for_the_larger_steps_alone():
     first_come = Scene(seats=32, window=96, group="").p95()
     assert fair <= 1.5 * with_room
     assert first_come > 3 * with_room
+
+
+def test_a_document_that_gives_way_makes_single_calls_wait_twice_as_long_as_alone_at_most():
+    """And goes on beside them at half its pace or more."""
+    alone = Scene(seats=32, window=0, group="document").p95()
+    free = Scene(seats=32, window=96, group="document")
+    free.p95()
+    giving = Scene(seats=32, window=96, group="document", slowdown=1.5)
+    assert giving.p95() <= 2 * alone
+    assert giving.segments - giving.in_progress >= 0.5 * (free.segments - free.in_progress)

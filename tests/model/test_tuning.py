@@ -24,20 +24,26 @@ class Machine:
     def compute(self, rows: int) -> None:
         self.now += self._seconds(rows, self.threads) + next(self.hiccups, 0.0)
 
+    def draw(self, streams: int) -> None:
+        """Compute as many rows, and take half as long again for each."""
+        self.compute(streams)
+        self.now += 0.5 * (self._seconds(streams, self.threads) - self._seconds(0, self.threads))
+
 
 def test_the_cost_of_a_step_is_a_line_through_its_fastest_tries():
     machine = Machine(lambda rows, _: 0.004 + 0.0005 * rows)
-    machine.hiccups = iter((0.1, 0.0, 0.3, 0.2, 0.1, 0.0))
-    cost = step_cost(machine.compute, machine.clock)
+    machine.hiccups = iter((0.1, 0.0, 0.3, 0.2, 0.1, 0.0, 0.2, 0.0, 0.1))
+    cost = step_cost(machine.compute, machine.draw, machine.clock)
     assert cost.step_ms == pytest.approx(4.0)
     assert cost.token_ms == pytest.approx(0.5)
+    assert cost.stream_ms == pytest.approx(0.75)
 
 
 def test_rows_never_cost_less_than_nothing():
     machine = Machine(lambda rows, _: 0.01 - 0.0001 * rows)
-    cost = step_cost(machine.compute, machine.clock)
+    cost = step_cost(machine.compute, machine.compute, machine.clock)
     assert cost.step_ms == pytest.approx(9.9)
-    assert cost.token_ms == 0.0
+    assert (cost.token_ms, cost.stream_ms) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_a_runner_that_is_tuned_knows_its_cost_and_computes_as_before():
     runner = TorchRunner(StateDictCheckpoint(make_model("llama")), config)
     assert runner.limits.token_ms == 0.0
     assert runner.tune() == 1
-    assert runner.limits.token_ms >= 0.0
+    assert runner.limits.stream_ms >= runner.limits.token_ms >= 0.0
     assert runner.limits.step_ms > 0.0
     assert not runner._cache.memory.any()
     assert runner.sibling().limits == runner.limits

@@ -35,6 +35,8 @@ class ModelLimits:
             tokens become another sequence's prefix.
         step_ms: What a step takes, whatever is in it, in milliseconds.
         token_ms: What each token adds that looks back at few; 0 where that is not known.
+        stream_ms: What each stream adds: its token, and drawing the next; 0 where that is not
+            known.
         key_cost: What looking back at one token costs a token of a prompt, as a share of what it
             costs without looking back; 0 where that is not known.
     """
@@ -49,6 +51,7 @@ class ModelLimits:
     is_slicing_exact: bool = False
     step_ms: float = 0.0
     token_ms: float = 0.0
+    stream_ms: float = 0.0
     key_cost: float = 0.0
 
 

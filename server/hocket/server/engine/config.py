@@ -23,8 +23,12 @@ class EngineConfig:
         max_step_ms: Milliseconds that a step may take, by what the model was measured to take at
             start: bounds the gap between tokens that a long prompt may cause. A step of streams
             that takes more than half of this without prompts may take twice as long with them; and
-            while more sequences wait for their first token than are being written,
-            `max_step_tokens` alone counts. 0: it always does.
+            while more groups (see `narrow_slowdown`) wait for their first token than are being
+            written, `max_step_tokens` alone counts. 0: it always does.
+        narrow_slowdown: How many times as long as alone a step may take for groups that hold at
+            most half as many sequences as the widest: so far does a document give way to a single
+            call beside it. A group is a request with its choices, a document, a corpus job, or a
+            stream of many requests.
         speculate_up_to: While at most so many sequences run, and none of them reads its prompt,
             tokens are guessed from what stood in the sequence before, and several are verified in
             one step. Changes no text; only where the kernels compute. 0: never.
@@ -39,6 +43,7 @@ class EngineConfig:
     max_num_seqs: Annotated[int, Ge(1), Le(1024)] = 32
     max_step_tokens: Annotated[int, Ge(1), Le(65536)] = 512
     max_step_ms: Annotated[float, Ge(0), Le(60_000)] = 30.0
+    narrow_slowdown: Annotated[float, Ge(1), Le(1_000)] = 1.5
     speculate_up_to: Annotated[int, Ge(0), Le(1024)] = 1
     mailbox_kib: Annotated[int, Ge(1), Le(65536)] = 1024
     delivery: Literal["strict", "overlapped"] = "strict"

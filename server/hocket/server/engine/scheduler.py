@@ -10,19 +10,21 @@ sequence that starts with nothing gets what the prefix cache knows of it.
 
 Nobody starves. A rank is the step of arrival, moved by `PRIORITY_STEPS` for each unit of priority:
 waiting makes up for priority, and nobody is overtaken by those that come later than that. And a
-step has room for a token of every sequence in it, so that neither streams nor prompts stand still.
+step has room for a token of every sequence in it, so that neither streams nor prompts stand still;
+but for those of wide groups while narrow ones are written beside them, of which the first in the
+order of turns go on, at least one in every step.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 
 from hocket.server.engine.batch import ModelRunner
 from hocket.server.engine.blocks import BlockPool
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.pace import Pace
+from hocket.server.engine.plan import Plan, Work
 from hocket.server.engine.prefix_cache import PrefixCache
 from hocket.server.engine.seats import Seats
 from hocket.server.engine.sequence import Place, Sequence
@@ -34,76 +36,6 @@ COPY_COST = 1 / 64
 
 # Steps of waiting that make up for one unit of priority.
 PRIORITY_STEPS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """So many of a sequence's pending tokens, and drafts of those that follow."""
-
-    sequence: Sequence
-    count: int
-    drafts: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What is chosen for a step, and how much is left in it.
-
-    Attributes:
-        budget: Tokens that may be added, each counted as one that looks back at nothing.
-        key_cost: What one more token to look back at adds to that.
-        chosen: So many tokens of each sequence.
-        costs: What they took from the budget.
-    """
-
-    budget: float
-    key_cost: float = 0.0
-    chosen: dict[Sequence, int] = field(default_factory=dict)
-    costs: dict[Sequence, float] = field(default_factory=dict)
-
-    def affordable(self, sequence: Sequence, skipped: int = 0, refund: float = 0.0) -> int:
-        """Return how many pending tokens of a sequence fit: one at least, while anything is left.
-
-        Tokens from position `s` on cost `n + key_cost * (n * s + n * n / 2)`; a stream's token
-        counts as one wherever it stands.
-
-        Args:
-            sequence: Whose.
-            skipped: So many of them need not be computed.
-            refund: What others would leave to it.
-        """
-        budget = self.budget + refund
-        if budget < 1:
-            return 0
-        count = sequence.num_pending - skipped
-        if not sequence.is_decoding:
-            count = min(count, self._fitting(sequence.num_computed + skipped, budget))
-        return min(count, int(budget))
-
-    def refund(self, sequences: Iterable[Sequence]) -> float:
-        """Return what the budget grows by where these are left out again."""
-        return sum(self.costs.get(sequence, 0.0) for sequence in sequences)
-
-    def add(self, sequence: Sequence, count: int) -> None:
-        cost = float(count)
-        if not sequence.is_decoding:
-            cost += self.key_cost * count * (sequence.num_computed + count / 2)
-        self.chosen[sequence] = count
-        self.costs[sequence] = cost
-        self.budget -= cost
-
-    def drop(self, sequence: Sequence) -> None:
-        """Leave a sequence out again; others may have its tokens."""
-        self.chosen.pop(sequence, None)
-        self.budget += self.costs.pop(sequence, 0.0)
-
-    def _fitting(self, start: int, budget: float) -> int:
-        """Return the largest count whose cost is within a budget, at least 1."""
-        if not self.key_cost:
-            return int(budget)
-        slope = 1 + self.key_cost * start
-        root = math.sqrt(slope * slope + 2 * self.key_cost * budget)
-        return max(1, int((root - slope) / self.key_cost))
 
 
 class Scheduler:
@@ -166,7 +98,7 @@ class Scheduler:
     def schedule(self) -> list[Work]:
         """Choose the work of one step: streams first, then prompts and newcomers in turn."""
         self._steps += 1
-        plan = _Plan(self._budget(), self._key_cost)
+        plan = self._plan()
         prompts: list[tuple[int, Sequence]] = []
         for held, sequence in self.seats.in_turn():
             if sequence.is_decoding:
@@ -198,14 +130,18 @@ class Scheduler:
         if self.saved_blocks > self._saved_capacity:
             raise AssertionError("more blocks are saved than the store can hold. This is a bug.")
 
-    def _budget(self) -> int:
-        """Return how many tokens the next step may compute."""
-        streams = sum(sequence.is_decoding for sequence in self.running)
+    def _plan(self) -> Plan:
+        """Return a plan with the room of the next step."""
+        streams = [sequence.group for sequence in self.running if sequence.is_decoding]
+        written = set(streams)
         seats = self._config.max_num_seqs - len(self.running)
-        prompts = len(self.running) - streams + min(self.seats.num_waiting, seats)
-        return self._pace.budget(streams=streams, prompts=prompts)
+        unheard = {s.group for s in self.running} - written
+        newcomers = self.seats.waiting_groups - unheard - written
+        is_rush = len(unheard) + min(len(newcomers), seats) > len(written)
+        budget = self._pace.budget(streams=len(streams), is_rush=is_rush)
+        return Plan(budget, self._key_cost, self._pace.wide(self.running, self.seats.narrow()))
 
-    def _go_on(self, sequence: Sequence, plan: _Plan) -> None:
+    def _go_on(self, sequence: Sequence, plan: Plan) -> None:
         """Let a sequence that runs compute what it can, if it was not put aside meanwhile."""
         if sequence.place is not Place.RUNNING:
             return
@@ -213,7 +149,7 @@ class Scheduler:
         if count > 0 and self._make_room(sequence, count, plan):
             plan.add(sequence, count)
 
-    def _admit(self, plan: _Plan, *, below: float) -> bool:
+    def _admit(self, plan: Plan, *, below: float) -> bool:
         """Let those start whose groups hold fewer seats than `below`; False if one of them cannot.
 
         Then nobody else starts either: what is free is kept for that one.
@@ -223,7 +159,7 @@ class Scheduler:
                 return False
         return True
 
-    def _try_start(self, sequence: Sequence, plan: _Plan) -> bool:
+    def _try_start(self, sequence: Sequence, plan: Plan) -> bool:
         """Let a sequence that waits start, if need be in the place of others; False if not now."""
         givers = self.seats.givers(sequence)
         leaving: list[Sequence] = []
@@ -231,7 +167,7 @@ class Scheduler:
             leaving.extend(islice(givers, 1))
             if not leaving:
                 return False
-        if plan.budget + plan.refund(leaving) < 1:
+        if not plan.has_room(sequence, plan.refund(leaving)):
             return False
         prefix = self.prefixes.find(sequence)
         skipped = self.prefixes.tokens_in(prefix)
@@ -264,7 +200,7 @@ class Scheduler:
             self.saved_blocks -= sequence.num_saved
             sequence.num_saved = 0
 
-    def _make_room(self, sequence: Sequence, count: int, plan: _Plan) -> bool:
+    def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> bool:
         """Give a running sequence blocks for its next tokens; False if it was put aside instead."""
         lacking = self._blocks_for(sequence.num_computed + count) - len(sequence.table)
         while lacking > 0 and not self.pool.extend(sequence.table, lacking):

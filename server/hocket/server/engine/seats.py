@@ -61,6 +61,11 @@ class Seats:
         """All that wait, group by group."""
         return [sequence for group in self._groups.values() for sequence in group.waiting]
 
+    @property
+    def waiting_groups(self) -> frozenset[str]:
+        """The groups of which somebody waits."""
+        return frozenset(entry[3] for entry in self._heads)
+
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait, whether it is new or was put aside."""
         group = self._groups.get(sequence.group)
@@ -109,6 +114,15 @@ class Seats:
         if not self._heads or self._heads[0][0] >= below:
             return None
         return self._groups[self._heads[0][3]].waiting[0]
+
+    def narrow(self) -> frozenset[str]:
+        """Return the groups that have, seated and waiting, at most half of the widest's seats."""
+        widest = max((len(group.running) for group in self._groups.values()), default=0)
+        return frozenset(
+            name
+            for name, group in self._groups.items()
+            if 2 * (len(group.running) + len(group.waiting)) <= widest
+        )
 
     def in_turn(self) -> list[tuple[int, Sequence]]:
         """Return those that run in the order of turns.

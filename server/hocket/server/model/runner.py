@@ -10,11 +10,13 @@ from hocket.server.engine.batch import (
     Batch,
     ModelLimits,
     PrefixChunks,
+    SampleRequest,
     SequenceSlice,
     SliceResult,
     StepResult,
 )
 from hocket.server.engine.commands import Logprobs
+from hocket.server.engine.sampling import SamplingParams
 from hocket.server.errors import StartupError
 from hocket.server.model.checkpoint import Architecture, Checkpoint, DecoderConfig
 from hocket.server.model.choice import Choice, Weights
@@ -131,8 +133,13 @@ class TorchRunner:
         with torch.inference_mode():
             if not self._config.num_threads and self._cache.device.type == "cpu":
                 threads = choose_threads(threads, self._network.set_threads, self._try_out)
-            cost = step_cost(self._try_out)
-        self._limits = replace(self._limits, step_ms=cost.step_ms, token_ms=cost.token_ms)
+            cost = step_cost(self._try_out, self._try_streams)
+        self._limits = replace(
+            self._limits,
+            step_ms=cost.step_ms,
+            token_ms=cost.token_ms,
+            stream_ms=cost.stream_ms,
+        )
         return threads
 
     def _try_out(self, rows: int) -> None:
@@ -149,6 +156,28 @@ class TorchRunner:
         done = self._network.forward(Batch((piece,)), self._cache)
         self._logits(done, [rows - 1])
         self._cache.clear(piece.block_table, 0)
+
+    def _try_streams(self, count: int) -> None:
+        """Draw the next token of so many sequences, or of fewer, and leave nothing behind."""
+        blocks = range(min(count, self._limits.num_blocks))
+        sample = SampleRequest(params=SamplingParams(), seed=0, position=1, prompt_length=1)
+        self._compute(
+            Batch(
+                tuple(
+                    SequenceSlice(
+                        sequence_id=block,
+                        token_ids=(0,),
+                        start=0,
+                        prompt_length=0,
+                        block_table=(block,),
+                        samples=(sample,),
+                    )
+                    for block in blocks
+                )
+            )
+        )
+        for block in blocks:
+            self._cache.clear((block,), 0)
 
     def sibling(self) -> "TorchRunner":
         """Return a runner over the same weights, with a cache of its own.

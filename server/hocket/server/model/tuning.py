@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 _TRIES = 3  # the fastest counts: whatever disturbs makes a try slower
 _FEW, _MANY = 1, 64  # rows of the two steps whose times tell what a row adds
+_STREAMS = 16  # of the step whose time tells what a stream adds
 _GAIN = 0.95  # fewer threads must be so much faster to be chosen
 # No fewer threads than this are tried. So many always pay, and where others happen to use the cores
 # of a small machine while a model is loaded, a trial would tell of them.
@@ -19,21 +20,28 @@ class StepCost:
     Attributes:
         step_ms: Whatever is in it.
         token_ms: For each token that looks back at few.
+        stream_ms: For each stream, whose next token is drawn; no less than `token_ms`.
     """
 
     step_ms: float
     token_ms: float
+    stream_ms: float
 
 
 Compute = Callable[[int], object]
-"""Computes one step of so many rows."""
+"""Computes one step of so many rows, or of so many streams."""
 
 
-def step_cost(compute: Compute, clock: Callable[[], float] = time.perf_counter) -> StepCost:
-    """Measure a step of few and one of many rows."""
+def step_cost(
+    compute: Compute, compute_streams: Compute, clock: Callable[[], float] = time.perf_counter
+) -> StepCost:
+    """Measure a step of few and one of many rows, and one of some streams."""
     few, many = _fastest(compute, _FEW, clock), _fastest(compute, _MANY, clock)
+    streams = _fastest(compute_streams, _STREAMS, clock)
     token = max(many - few, 0.0) / (_MANY - _FEW)
-    return StepCost(step_ms=1e3 * max(few - token * _FEW, 0.0), token_ms=1e3 * token)
+    step = max(few - token * _FEW, 0.0)
+    stream = max(token, (streams - step) / _STREAMS)
+    return StepCost(step_ms=1e3 * step, token_ms=1e3 * token, stream_ms=1e3 * stream)
 
 
 def choose_threads(
