@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engine.test_core import Crank, submit
 from hocket.server.engine.commands import Abort, FinishReason
-from hocket.server.engine.scheduler import Scheduler, Work
+from hocket.server.engine.plan import Work
+from hocket.server.engine.scheduler import Scheduler
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 
 WIDE = 500

@@ -24,9 +24,10 @@ from hocket.server.engine.commands import (
 )
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.isolation import Isolation
+from hocket.server.engine.plan import Work
 from hocket.server.engine.request import Request
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
-from hocket.server.engine.scheduler import Scheduler, Work
+from hocket.server.engine.scheduler import Scheduler
 from hocket.server.engine.sequence import Place, Sequence
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import GenerationFailed, HocketError, QueueTimeout
