@@ -36,6 +36,7 @@ MESSAGES = {
     "sentences": "SentenceOptions",
     "transform": "TransformStart",
     "summarize": "Summarize",
+    "compose": "ComposeStart",
 }
 
 # Constant: the fields whose comments state it, and how.
@@ -59,6 +60,8 @@ STATED = {
     "MAX_INSTRUCTION_CHARS": [
         ("TransformStart.instruction", "1 to {} characters"),
         ("TransformStart.template", "1 to {} characters"),
+        ("ComposeStart.join", "At most {} characters"),
+        ("Section.instruction", "At most {} characters"),
     ],
     "MAX_TARGETS": [("Translate.target_languages", "1 to {}, of")],
     "MAX_LANGUAGE_CHARS": [
@@ -70,6 +73,8 @@ STATED = {
     "MAX_LABEL_CHARS": [("Classify.labels", "of 1 to {} characters")],
     "MAX_TERMS": [("TransformStart.protected_terms", "At most {}, of")],
     "MAX_TERM_CHARS": [("TransformStart.protected_terms", "of 1 to {} characters")],
+    "MAX_SECTIONS": [("ComposeStart.sections", "At most {}.")],
+    "MAX_TITLE_CHARS": [("Section.title", "1 to {} characters")],
     "MAX_SPANS": [("TransformStart.protected_ranges", "At most {};")],
     "MAX_ITEM_ID_BYTES": [("ProcessItem.id", "At most {} bytes")],
     "MAX_ITEM_BYTES": [("ProcessItem.text", "At most {} bytes")],

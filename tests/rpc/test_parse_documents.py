@@ -137,18 +137,22 @@ def test_all_that_is_wrong_is_told_at_once():
 
 def test_what_is_not_set_takes_the_default_that_is_stated():
     checked = check(make())
-    assert len(checked.request_id) == 32
+    assert len(checked.writing.request_id) == 32
     assert checked.segmentation is Segmentation.SENTENCES
     assert checked.variants == ("",)
-    assert (checked.context_segments, checked.window, checked.priority) == (0, 32, 0)
+    assert (checked.context_segments, checked.writing.window, checked.writing.priority) == (
+        0,
+        32,
+        0,
+    )
     assert checked.protects
     assert checked.may_cache
-    assert checked.granularity is Granularity.SENTENCE
-    assert checked.order is Order.IN_ORDER
-    assert not checked.is_seed_given
-    assert not checked.has_max_tokens
-    assert (checked.budget, checked.deadline) == (None, None)
-    assert check(make()).sampling.seed != checked.sampling.seed
+    assert checked.writing.granularity is Granularity.SENTENCE
+    assert checked.writing.order is Order.IN_ORDER
+    assert not checked.writing.is_seed_given
+    assert not checked.writing.has_max_tokens
+    assert (checked.writing.budget, checked.writing.deadline) == (None, None)
+    assert check(make()).writing.sampling.seed != checked.writing.sampling.seed
 
 
 def test_what_is_set_is_kept():
@@ -159,17 +163,20 @@ def test_what_is_set_is_kept():
     )  # fmt: skip
     start.sampling.seed, start.stopping.max_tokens = 7, 9
     checked = check(start, owner="me", remaining=3.0)
-    assert (checked.request_id, checked.owner) == ("d", "me")
+    assert (checked.writing.request_id, checked.writing.owner) == ("d", "me")
     assert checked.segmentation is Segmentation.PARAGRAPHS
-    assert (checked.context_segments, checked.window) == (3, 4)
+    assert (checked.context_segments, checked.writing.window) == (3, 4)
     assert not (checked.protects)
     assert not (checked.may_cache)
     assert checked.protected_terms == ("Hocket",)
     assert checked.protected_ranges == ((0, 2), (5, 9))
-    assert (checked.order, checked.granularity) == (Order.INTERLEAVED, Granularity.TOKEN)
-    assert (checked.sampling.seed, checked.is_seed_given) == (7, True)
-    assert (checked.stopping.max_tokens, checked.has_max_tokens) == (9, True)
-    assert (checked.budget, checked.deadline) == (105.0, 103.0)
+    assert (checked.writing.order, checked.writing.granularity) == (
+        Order.INTERLEAVED,
+        Granularity.TOKEN,
+    )
+    assert (checked.writing.sampling.seed, checked.writing.is_seed_given) == (7, True)
+    assert (checked.writing.stopping.max_tokens, checked.writing.has_max_tokens) == (9, True)
+    assert (checked.writing.budget, checked.writing.deadline) == (105.0, 103.0)
 
 
 TASKS = {

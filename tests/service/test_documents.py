@@ -11,7 +11,7 @@ from document.stories import DONE, piece
 from hocket.server.document.job import Place
 from hocket.server.errors import GenerationFailed
 from hocket.server.rpc import documents
-from hocket.v1 import document_pb2, document_pb2_grpc, generation_pb2, options_pb2
+from hocket.v1 import document_pb2, generation_pb2, options_pb2
 from service.document_calls import (
     ORDERS,
     Request,
@@ -223,15 +223,6 @@ async def test_an_id_in_use_is_refused():
         assert (end.code, end.reason) == ("ALREADY_EXISTS", "REQUEST_ID_IN_USE")
         await call.done_writing()
         assert (await end_of(call)).code == "OK"
-
-
-async def test_compose_is_not_offered():
-    async with calling() as (_, channel):
-        stub = document_pb2_grpc.DocumentServiceStub(channel)
-        call = stub.Compose()
-        await call.done_writing()
-        end = await end_of(call)
-    assert (end.code, end.reason) == ("UNIMPLEMENTED", "FEATURE_DISABLED")
 
 
 async def test_a_document_of_too_many_messages_is_refused(monkeypatch):

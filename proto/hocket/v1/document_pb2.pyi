@@ -646,7 +646,9 @@ class DocumentStarted(_message.Message):
     window: _builtins.int
     """Most segments that are worked on at once."""
     is_parallel: _builtins.bool
-    """For `Compose`: whether sections are written in parallel."""
+    """For `Compose`: whether given sections are written in parallel; of those that
+    are to be drafted `Outline` says it.
+    """
     @_builtins.property
     def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What each variant is: the target languages, or one empty name."""
@@ -976,7 +978,7 @@ class ComposeStart(_message.Message):
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Section]:
         """What to write. Empty lets the model draft an outline first, which is good
-        for models that can.
+        for models that can. At most 1,024.
         """
 
     @_builtins.property

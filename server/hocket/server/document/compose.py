@@ -122,6 +122,7 @@ class Compose:
         self._fanout = Fanout(author, window=plan.window, places=places, on_bug=on_bug)
         self._merge = Merge(plan.order)
         self._tally = Tally()
+        self._drafted = JobUsage()
         self._primed = JobUsage()
         self._texts: defaultdict[int, list[str]] = defaultdict(list)
         self._over: set[int] = set()
@@ -131,6 +132,11 @@ class Compose:
     def tally(self) -> Tally:
         """What its sections came to so far."""
         return self._tally
+
+    @property
+    def usage(self) -> JobUsage:
+        """What all of it took so far: the outline, what prompts share, the sections."""
+        return self._drafted + self._primed + self._tally.usage
 
     def cancel_nowait(self, section: int) -> None:
         """End a section; see `Fanout.cancel_nowait`. One that there cannot be is ignored."""
@@ -143,6 +149,11 @@ class Compose:
         self._author.cancel_drafting_nowait()
         self._fanout.expire_nowait()
 
+    def abort_nowait(self) -> None:
+        """End all as `expire_nowait` does, because somebody says so."""
+        self._author.cancel_drafting_nowait()
+        self._fanout.abort_nowait()
+
     async def events(self) -> AsyncGenerator[ComposeEvent]:
         """Yield the outline, what is due of all sections, and last how the text ended.
 
@@ -150,6 +161,7 @@ class Compose:
             HocketError: The outline could not be had.
         """
         outline = await self._settled()
+        self._drafted = outline.usage
         yield outline
         async with aclosing(self._fanout.events(self._jobs(outline))) as events:
             async for event in events:

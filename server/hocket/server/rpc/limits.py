@@ -30,6 +30,8 @@ MAX_TERM_CHARS = 256
 MAX_SPANS = 65_536
 MAX_ITEM_ID_BYTES = 256
 MAX_ITEM_BYTES = 262_144
+MAX_SECTIONS = 1_024
+MAX_TITLE_CHARS = 512
 MAX_BUDGET_SECONDS = 315_576_000_000
 MAX_NANOS = 999_999_999
 DEFAULT_MAX_TOKENS = 512
@@ -77,6 +79,7 @@ RANGES = {
     "sentences.max_chars": Range(40, 2_000),
     "transform.context_segments": Range(0, 16),
     "summarize.max_sentences": Range(1, 100),
+    "compose.max_sections": Range(2, 32),
 }
 
 

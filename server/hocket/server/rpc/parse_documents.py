@@ -4,12 +4,10 @@ Fields are named as a caller of the stream sees them, from `start` on. Nothing o
 kept.
 """
 
-import secrets
 from dataclasses import dataclass
 
 from hocket.server.catalogue import ServedModel
 from hocket.server.document.form import Form
-from hocket.server.document.merge import Order
 from hocket.server.document.tasks import (
     Classify,
     FillIn,
@@ -20,7 +18,6 @@ from hocket.server.document.tasks import (
     Translate,
     variants_of,
 )
-from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.errors import InvalidRequest
 from hocket.server.rpc.limits import (
     MAX_INSTRUCTION_CHARS,
@@ -33,38 +30,25 @@ from hocket.server.rpc.limits import (
     MAX_TERM_CHARS,
     MAX_TERMS,
     RANGES,
-    REQUEST_ID,
-    Range,
     Violations,
 )
-from hocket.server.rpc.parse import max_completion_tokens
-from hocket.server.rpc.parse_options import (
-    parse_budget,
-    parse_sampling,
-    parse_sentences,
-    parse_stopping,
+from hocket.server.rpc.parse_options import parse_sentences
+from hocket.server.rpc.parse_writing import (
+    CheckedWriting,
+    check_known,
+    check_words,
+    check_writing,
 )
-from hocket.server.text.pieces import Granularity, SentenceOptions
+from hocket.server.text.pieces import SentenceOptions
 from hocket.server.text.protection import Protection
 from hocket.server.text.segments import Segmentation, Segmenter
-from hocket.v1 import document_pb2, options_pb2
+from hocket.v1 import document_pb2
 
 _SEGMENTATIONS = {
     document_pb2.SEGMENTATION_UNSPECIFIED: Segmentation.SENTENCES,
     document_pb2.SEGMENTATION_SENTENCES: Segmentation.SENTENCES,
     document_pb2.SEGMENTATION_PARAGRAPHS: Segmentation.PARAGRAPHS,
     document_pb2.SEGMENTATION_GIVEN: Segmentation.GIVEN,
-}
-_ORDERS = {
-    document_pb2.SEGMENT_ORDER_UNSPECIFIED: Order.IN_ORDER,
-    document_pb2.SEGMENT_ORDER_IN_ORDER: Order.IN_ORDER,
-    document_pb2.SEGMENT_ORDER_AS_COMPLETED: Order.AS_COMPLETED,
-    document_pb2.SEGMENT_ORDER_INTERLEAVED: Order.INTERLEAVED,
-}
-_GRANULARITIES = {
-    options_pb2.GRANULARITY_UNSPECIFIED: Granularity.SENTENCE,
-    options_pb2.GRANULARITY_TOKEN: Granularity.TOKEN,
-    options_pb2.GRANULARITY_SENTENCE: Granularity.SENTENCE,
 }
 
 
@@ -73,9 +57,7 @@ class CheckedTransform:
     """A document that may come, whose fields are good.
 
     Attributes:
-        request_id: Given or made.
-        model: Who writes.
-        owner: Who asks.
+        writing: How its segments are written and come back.
         segmentation: What a segment is.
         sentences: How sentences are cut.
         task: What is done with each.
@@ -83,23 +65,10 @@ class CheckedTransform:
         protects: Whether code, addresses and the like are kept.
         protected_ranges: What else is kept, in bytes of the document.
         protected_terms: What else is kept wherever it stands.
-        sampling: How tokens are drawn; its seed is the document's.
-        is_seed_given: Whether the caller set the seed.
-        stopping: When the text of a segment ends; `max_tokens` holds only if `has_max_tokens`.
-        has_max_tokens: Whether the caller set it.
-        granularity: `TOKEN` or `SENTENCE`.
-        order: In which order segments come back.
-        window: Most that are worked on at once.
         may_cache: Whether segments may be taken from the cache and kept there.
-        priority: Lower runs first.
-        arrived: When it had been read, in seconds of the monotonic clock.
-        budget: When its time is up, of that clock; None for never.
-        deadline: When it is no longer wanted, of that clock; None for never.
     """
 
-    request_id: str
-    model: ServedModel
-    owner: str
+    writing: CheckedWriting
     segmentation: Segmentation
     sentences: SentenceOptions
     task: Task
@@ -107,18 +76,7 @@ class CheckedTransform:
     protects: bool
     protected_ranges: tuple[tuple[int, int], ...]
     protected_terms: tuple[str, ...]
-    sampling: SamplingParams
-    is_seed_given: bool
-    stopping: StoppingParams
-    has_max_tokens: bool
-    granularity: Granularity
-    order: Order
-    window: int
     may_cache: bool
-    priority: int
-    arrived: float
-    budget: float | None
-    deadline: float | None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -156,49 +114,28 @@ def check_transform(
         InvalidRequest: With all violations of all fields.
     """
     all_violations, violations = Violations(), Violations()
-    if start.request_id and not REQUEST_ID.fullmatch(start.request_id):
-        violations.add("request_id", "must be 1 to 128 characters of A-Z a-z 0-9 - _ . :")
-    size = model.limits.vocabulary_size
-    sampling = parse_sampling(
-        start.sampling,
-        options_pb2.OutputOptions(),
-        vocabulary_size=size,
-        fresh_seed=secrets.randbits(64),
+    writing = check_writing(
+        start,
+        model,
+        owner=owner,
+        arrived=arrived,
+        remaining=remaining,
+        max_window=max_window,
         violations=violations,
     )
-    stopping, max_tokens = parse_stopping(
-        start.stopping,
-        vocabulary_size=size,
-        max_completion_tokens=max_completion_tokens(model),
-        violations=violations,
-    )
-    for name, table in (
-        ("segmentation", _SEGMENTATIONS),
-        ("order", _ORDERS),
-        ("granularity", _GRANULARITIES),
-    ):
-        if getattr(start, name) not in table:
-            violations.add(name, f"must be a value known here; it is {getattr(start, name)}")
-    if start.HasField("priority"):
-        violations.check_range("priority", start.priority)
+    check_known("segmentation", start.segmentation, _SEGMENTATIONS, violations)
     violations.check_range(
         "context_segments", start.context_segments, RANGES["transform.context_segments"]
     )
-    window = start.window if start.HasField("window") else max_window
-    violations.check_range("window", window, Range(1, max_window))
     segmentation = _SEGMENTATIONS.get(start.segmentation, Segmentation.SENTENCES)
-    budget = parse_budget(start.time_budget, violations) if start.HasField("time_budget") else None
     sentences = parse_sentences(start.sentences, "sentences", violations)
     ranges = _ranges(start, segmentation, violations)
     terms = _terms(start, violations)
     task = _task(start, violations)
     violations.move_to(all_violations, "start")
     all_violations.raise_any()
-    times = [seconds for seconds in (budget, remaining) if seconds is not None]
     return CheckedTransform(
-        request_id=start.request_id or secrets.token_hex(16),
-        model=model,
-        owner=owner,
+        writing=writing,
         segmentation=segmentation,
         sentences=sentences,
         task=task,
@@ -206,18 +143,7 @@ def check_transform(
         protects=start.protect if start.HasField("protect") else True,
         protected_ranges=ranges,
         protected_terms=terms,
-        sampling=sampling,
-        is_seed_given=start.sampling.HasField("seed"),
-        stopping=stopping,
-        has_max_tokens=max_tokens is not None,
-        granularity=_GRANULARITIES[start.granularity],
-        order=_ORDERS[start.order],
-        window=window,
         may_cache=start.cache if start.HasField("cache") else True,
-        priority=start.priority,
-        arrived=arrived,
-        budget=None if budget is None else arrived + budget,
-        deadline=arrived + min(times) if times else None,
     )
 
 
@@ -254,7 +180,7 @@ def _terms(start: document_pb2.TransformStart, violations: Violations) -> tuple[
 def _task(start: document_pb2.TransformStart, violations: Violations) -> Task:
     match start.WhichOneof("task"):
         case "instruction":
-            _check_words("instruction", start.instruction, MAX_INSTRUCTION_CHARS, violations)
+            check_words("instruction", start.instruction, MAX_INSTRUCTION_CHARS, violations)
             return Instruct(start.instruction)
         case "template":
             return _template(start.template, violations)
@@ -297,7 +223,7 @@ def _translate(options: document_pb2.Translate, violations: Violations) -> Task:
     else:
         violations.add(name, f"must have from 1 to {MAX_TARGETS} values")
     for index, language in enumerate(targets):
-        _check_words(f"{name}[{index}]", language, MAX_LANGUAGE_CHARS, violations)
+        check_words(f"{name}[{index}]", language, MAX_LANGUAGE_CHARS, violations)
     source = options.source_language
     violations.check_chars("translate.source_language", source, MAX_LANGUAGE_CHARS)
     return Translate(targets or ("",), source)
@@ -312,15 +238,8 @@ def _classify(options: document_pb2.Classify, violations: Violations) -> Task:
         violations.add(name, f"must have from 2 to {MAX_LABELS} values")
     seen: set[str] = set()
     for index, label in enumerate(labels):
-        _check_words(f"{name}[{index}]", label, MAX_LABEL_CHARS, violations)
+        check_words(f"{name}[{index}]", label, MAX_LABEL_CHARS, violations)
         if label in seen:
             violations.add(f"{name}[{index}]", "must differ from those before it")
         seen.add(label)
     return Classify(labels)
-
-
-def _check_words(name: str, text: str, most: int, violations: Violations) -> None:
-    """Note a text that is too long, too short, or blank."""
-    violations.check_chars(name, text, most, least=1)
-    if text and not text.strip():
-        violations.add(name, "must not be blank")

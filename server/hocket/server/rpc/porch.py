@@ -11,6 +11,7 @@ from hocket.server.lifecycle import Lifecycle
 from hocket.server.rpc.access import Access, AccessConfig, AccessLog, guard
 from hocket.server.rpc.boundary import Boundary
 from hocket.server.rpc.control import ControlService
+from hocket.server.rpc.document_calls import DocumentCalls
 from hocket.server.rpc.documents import DocumentService
 from hocket.server.rpc.generation import GenerationService
 from hocket.server.rpc.generator import Generator
@@ -74,15 +75,16 @@ def build_listener(
         clock=clock,
     )
     writers = Writers(executors, cache_bytes=document.cache_mib << 20, clock=clock)
+    calls = DocumentCalls(
+        lifecycle=lifecycle, catalogue=catalogue, admission=admission, clock=clock
+    )
     documents = DocumentService(
         document,
-        lifecycle=lifecycle,
-        catalogue=catalogue,
-        admission=admission,
+        calls=calls,
         executors=executors,
         writer_for=writers.writer_for,
+        author_for=writers.author_for,
         max_message_bytes=max_message_bytes,
-        clock=clock,
     )
     text_door = text_admission(max_message_bytes, clock)
     rooms = OperationRooms(
@@ -111,7 +113,7 @@ def build_listener(
             catalogue=catalogue,
             leave=leave,
             in_progress=lambda: admission.statistics().in_progress,
-            abort_document=documents.abort_nowait,
+            abort_document=calls.abort_nowait,
             is_enabled=config.control,
         ),
         health=HealthService(lifecycle, SERVICES),

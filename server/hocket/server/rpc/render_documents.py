@@ -49,83 +49,98 @@ class DocumentRenderer:
         """Return an event of a segment."""
         match released.event:
             case JobStarted(job):
-                segment = job.segment
                 return self._numbered(
                     segment_started=document_pb2.SegmentStarted(
                         segment=job.place.segment,
                         variant=job.place.variant,
-                        source=_source(segment),
-                        gap=segment.gap,
+                        source=_source(job.segment),
+                        gap=job.segment.gap,
                     )
                 )
             case JobPiece() as piece:
-                return self._numbered(
-                    piece=document_pb2.SegmentPiece(
-                        segment=piece.place.segment,
-                        variant=piece.place.variant,
-                        piece=piece.index,
-                        text=piece.piece.text,
-                        start_byte=piece.start_byte,
-                        kind=_KINDS[piece.piece.kind],
-                    )
-                )
+                return self._numbered(piece=render_piece(piece))
             case JobEnded() as ended:
-                return self._numbered(segment_finished=self._ended(ended, released.target_start))
+                message = render_ended(ended, released.target_start, request_id=self._request_id)
+                message.source.CopyFrom(_source(ended.job.segment))
+                return self._numbered(segment_finished=message)
 
     def finished(self, ended: DocumentEnded, *, total: float) -> document_pb2.TransformResponse:
         """Return the last event; `total` is seconds from arrival."""
-        return self._numbered(
-            finished=document_pb2.DocumentFinished(
-                segments=ended.segments,
-                failed=ended.failed,
-                incomplete=ended.incomplete,
-                cached=ended.cached,
-                source_bytes=ended.source_bytes,
-                gap=ended.gap,
-                target_bytes=ended.target_bytes,
-                usage=_usage(ended.usage),
-                is_partial=ended.is_partial,
-                total=duration(total),
-            )
-        )
-
-    def _ended(self, ended: JobEnded, target_start: int | None) -> document_pb2.SegmentFinished:
-        place, written = ended.job.place, ended.written
-        message = document_pb2.SegmentFinished(
-            segment=place.segment,
-            variant=place.variant,
-            source=_source(ended.job.segment),
-            target_bytes=ended.target_bytes,
-        )
-        if target_start is not None:
-            message.target.start_byte = target_start
-            message.target.end_byte = target_start + ended.target_bytes
-        if ended.failure is not None:
-            message.status.CopyFrom(to_status(ended.failure, request_id=self._request_id))
-        if written is not None:
-            message.finish_reason = FINISH_REASONS[written.finish_reason]
-            message.is_cached = written.is_cached
-            message.protection = _PROTECTIONS[written.protection]
-            message.usage.CopyFrom(_usage(written.usage))
-            if written.timings is not None:
-                message.timings.CopyFrom(_timings(written.timings))
-        return message
+        return self._numbered(finished=render_finished(ended, total=total))
 
     def _numbered(self, **event: Any) -> document_pb2.TransformResponse:  # noqa: ANN401 - of the oneof
         sequence, self._sequence = self._sequence, self._sequence + 1
         return document_pb2.TransformResponse(sequence=sequence, **event)
 
 
-def _source(segment: Segment) -> document_pb2.ByteRange:
-    return document_pb2.ByteRange(start_byte=segment.start_byte, end_byte=segment.end_byte)
+def render_piece(piece: JobPiece) -> document_pb2.SegmentPiece:
+    """Return text of a segment."""
+    return document_pb2.SegmentPiece(
+        segment=piece.place.segment,
+        variant=piece.place.variant,
+        piece=piece.index,
+        text=piece.piece.text,
+        start_byte=piece.start_byte,
+        kind=_KINDS[piece.piece.kind],
+    )
 
 
-def _usage(usage: JobUsage) -> options_pb2.Usage:
+def render_ended(
+    ended: JobEnded, target_start: int | None, *, request_id: str
+) -> document_pb2.SegmentFinished:
+    """Return the end of a segment, without its source.
+
+    Args:
+        ended: How it ended.
+        target_start: Where its text begins in the target, in bytes; None if that is not known yet.
+        request_id: Of the document.
+    """
+    place, written = ended.job.place, ended.written
+    message = document_pb2.SegmentFinished(
+        segment=place.segment, variant=place.variant, target_bytes=ended.target_bytes
+    )
+    if target_start is not None:
+        message.target.start_byte = target_start
+        message.target.end_byte = target_start + ended.target_bytes
+    if ended.failure is not None:
+        message.status.CopyFrom(to_status(ended.failure, request_id=request_id))
+    if written is not None:
+        message.finish_reason = FINISH_REASONS[written.finish_reason]
+        message.is_cached = written.is_cached
+        message.protection = _PROTECTIONS[written.protection]
+        message.usage.CopyFrom(render_usage(written.usage))
+        if written.timings is not None:
+            message.timings.CopyFrom(_timings(written.timings))
+    return message
+
+
+def render_finished(ended: DocumentEnded, *, total: float) -> document_pb2.DocumentFinished:
+    """Return the end of a document; `total` is seconds from arrival."""
+    return document_pb2.DocumentFinished(
+        segments=ended.segments,
+        failed=ended.failed,
+        incomplete=ended.incomplete,
+        cached=ended.cached,
+        source_bytes=ended.source_bytes,
+        gap=ended.gap,
+        target_bytes=ended.target_bytes,
+        usage=render_usage(ended.usage),
+        is_partial=ended.is_partial,
+        total=duration(total),
+    )
+
+
+def render_usage(usage: JobUsage) -> options_pb2.Usage:
+    """Return the tokens that were taken."""
     return options_pb2.Usage(
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
     )
+
+
+def _source(segment: Segment) -> document_pb2.ByteRange:
+    return document_pb2.ByteRange(start_byte=segment.start_byte, end_byte=segment.end_byte)
 
 
 def _timings(timings: Timings) -> options_pb2.Timings:

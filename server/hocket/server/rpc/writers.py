@@ -1,17 +1,21 @@
-"""Which writer works on a document: a language model, behind the cache of segments. Loop thread."""
+"""Which writer works on a document: a language model; segments, behind their cache. Loop thread."""
 
 import time
 from collections.abc import Callable
 
-from hocket.server.catalogue import ServedModel
 from hocket.server.document.cache import SegmentCache
 from hocket.server.document.caching import CachingWriter
+from hocket.server.document.compose import Author
 from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.prompts import Prompts
+from hocket.server.document.sections import SectionWriter
 from hocket.server.document.voice import WritingOptions
 from hocket.server.document.writer import Writer
 from hocket.server.executors import Executors
+from hocket.server.rpc.parse_compositions import CheckedComposition
 from hocket.server.rpc.parse_documents import CheckedTransform
+from hocket.server.rpc.parse_writing import CheckedWriting
+from hocket.server.text.pieces import SentenceOptions
 
 
 class Writers:
@@ -35,27 +39,42 @@ class Writers:
         self._cache = SegmentCache(cache_bytes) if cache_bytes else None
         self._clock = clock
 
-    def writer_for(self, model: ServedModel, checked: CheckedTransform) -> Writer:
+    def writer_for(self, checked: CheckedTransform) -> Writer:
         """Return what writes a document."""
-        options = WritingOptions(
-            request_id=checked.request_id,
-            owner=checked.owner,
-            sampling=checked.sampling,
-            is_seed_given=checked.is_seed_given,
-            stopping=checked.stopping,
-            has_max_tokens=checked.has_max_tokens,
-            granularity=checked.granularity,
-            sentences=checked.sentences,
-            priority=checked.priority,
-            deadline=checked.deadline,
-        )
+        writing = checked.writing
         writer = GeneratingWriter(
-            model,
+            writing.model,
             Prompts(checked.task, language=checked.sentences.language),
-            options,
+            _options(writing, checked.sentences),
             run_text=self._executors.run_text,
             clock=self._clock,
         )
         if self._cache is None or not checked.may_cache:
             return writer
-        return CachingWriter(writer, self._cache, key=writer.key, owner=checked.owner)
+        return CachingWriter(writer, self._cache, key=writer.key, owner=writing.owner)
+
+    def author_for(self, checked: CheckedComposition) -> Author:
+        """Return what drafts and writes a text in sections; none of it is cached."""
+        return SectionWriter(
+            checked.writing.model,
+            _options(checked.writing, checked.sentences),
+            task=checked.task,
+            join=checked.join,
+            run_text=self._executors.run_text,
+            clock=self._clock,
+        )
+
+
+def _options(writing: CheckedWriting, sentences: SentenceOptions) -> WritingOptions:
+    return WritingOptions(
+        request_id=writing.request_id,
+        owner=writing.owner,
+        sampling=writing.sampling,
+        is_seed_given=writing.is_seed_given,
+        stopping=writing.stopping,
+        has_max_tokens=writing.has_max_tokens,
+        granularity=writing.granularity,
+        sentences=sentences,
+        priority=writing.priority,
+        deadline=writing.deadline,
+    )
