@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engine.test_core import Crank, submit
 from engine.test_isolation import Leaky
 from hocket.server.engine.commands import Abort, FinishReason
+from hocket.server.engine.prefix_index import PrefixIndex
 from hocket.server.engine.sampling import SamplingParams
 from hocket.server.errors import GenerationFailed
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
@@ -235,3 +236,30 @@ def test_copies_are_part_of_what_a_step_may_do():
     assert 0 < first < 16 * 1_900
     crank.run()
     assert crank.statistics.prefix_hit_tokens - before >= 16 * 1_900
+
+
+def test_who_waits_for_blocks_costs_no_comparison_in_each_step(monkeypatch):
+    """A known prompt that has no room is compared once, however long it waits."""
+    compared = 0
+    key = PrefixIndex._key
+
+    def counted(*args) -> bytes:
+        nonlocal compared
+        compared += 1
+        return key(*args)
+
+    crank = Crank(ScriptedRunner(num_blocks=16, num_prefix_chunks=64))
+    known = "k" * 80
+    crank.run(submit("known", known, max_tokens=1))
+    crank.step(submit("stream", "s" * 56, max_tokens=60))
+    monkeypatch.setattr(PrefixIndex, "_key", counted)
+    crank.step(submit("waits", known, max_tokens=1))
+    assert compared >= 80 // 4 - 1
+    compared, steps = 0, 0
+    while "waits" not in crank.outputs and steps < 20:
+        crank.step()
+        steps += 1
+    assert steps == 20
+    assert compared == 0  # the prompt of the stream is kept, and what it writes is not
+    crank.run()
+    assert cached(crank, "waits") == 76

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Some
 
 from hocket.server.engine.batch import ModelRunner, PrefixChunks
-from hocket.server.engine.prefix_index import PrefixIndex
+from hocket.server.engine.prefix_index import PrefixIndex, Trail
 from hocket.server.engine.sequence import Sequence
 
 
@@ -31,6 +31,9 @@ class PrefixCache:
         self.index = PrefixIndex(
             num_slots=limits.num_prefix_chunks, chunk_tokens=limits.prefix_chunk_tokens
         )
+        # Who waits for blocks is looked for in every step: one at a time, the first that waits.
+        self._sought: int | None = None
+        self._trail: Trail = []
         self.queried_tokens = 0
         self.hit_tokens = 0
 
@@ -43,7 +46,9 @@ class PrefixCache:
         if not self._is_open_to(sequence):
             return []
         most = self._shareable(sequence, len(sequence.token_ids) - 1)
-        return self.index.find(sequence.token_ids, most, owner=sequence.owner)
+        if self._sought != sequence.sequence_id:
+            self._sought, self._trail = sequence.sequence_id, []
+        return self.index.find(sequence.token_ids, most, owner=sequence.owner, trail=self._trail)
 
     def tokens_in(self, slots: Some[int]) -> int:
         """Return how many tokens slots hold."""
