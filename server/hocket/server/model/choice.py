@@ -66,8 +66,8 @@ class Choice:
         """Whether results do not hang on how a sequence is cut into slices; see `ModelLimits`."""
         return self.library is not None
 
-    def read(self, checkpoint: Checkpoint, max_positions: int) -> Weights:
-        """Read the weights.
+    def read(self, checkpoint: Checkpoint, max_positions: int, block_size: int) -> Weights:
+        """Read the weights, for caches of blocks of so many tokens.
 
         Raises:
             StartupError: A tensor is missing or broken.
@@ -76,7 +76,7 @@ class Choice:
             network = EagerNetwork(
                 checkpoint, self.dtype, max_positions=max_positions, device=self.device
             )
-            if not network.is_row_invariant():
+            if not network.is_row_invariant(block_size):
                 _log.warning(
                     "here a sequence's tokens may depend on what is computed beside it",
                     device=str(self.device),
@@ -186,7 +186,8 @@ class Scores:
             device=choice.device,
             is_tiled=choice.library is not None,
         )
-        self._network = choice.network(choice.read(checkpoint, gate.WINDOW), config, self._cache)
+        weights = choice.read(checkpoint, gate.WINDOW, size)
+        self._network = choice.network(weights, config, self._cache)
 
     def __call__(self, token_ids: Sequence[int]) -> Tensor:
         """Return `[tokens or more, vocabulary or more]` float32."""
