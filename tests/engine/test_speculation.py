@@ -199,6 +199,30 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
             sequence.drafts.note(len(drafts), len(drafts))
 
 
+@pytest.mark.parametrize(
+    ("step_ms", "token_ms", "running", "count"),
+    [
+        (9.0, 1.0, 1, 6),  # a row costs a tenth, and 0.7 ** 6 > 0.1
+        (90.0, 10.0, 1, 6),
+        (9.0, 1.0, 3, 3),  # a quarter of what it costs to bring a token
+        (1.0, 1.0, 1, 1),
+        (99.0, 0.1, 1, 8),  # all that there ever are
+        (9.0, 0.0, 1, 7),  # not known
+        (9.0, 0.0, 2, 5),
+    ],
+)
+def test_drafts_are_as_many_as_are_worth_what_a_row_was_measured_to_cost(
+    step_ms, token_ms, running, count
+):
+    sequence = sequence_of(40)
+    limits = ScriptedRunner(is_slicing_exact=True, step_ms=step_ms, token_ms=token_ms).limits
+    pool = BlockPool(limits.num_blocks)
+    pool.extend(sequence.table, 8)
+    speculation = Speculation(limits, EngineConfig(speculate_up_to=4), pool)
+    chosen = speculation.choose([sequence] * running, [sequence], 96.0)
+    assert len(chosen[sequence]) == count
+
+
 def test_a_fault_that_a_draft_brings_is_nobodys_failure():
     """`RAI` is followed by the prompt's `SE` in the draft, though the text is another one."""
     runner = ScriptedRunner(lambda _: b"RAIN and RAIN and RAIN.", is_slicing_exact=True)
