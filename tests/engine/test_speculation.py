@@ -166,6 +166,20 @@ def test_nobody_speculates_while_a_prompt_is_read():
     assert not any(map(any, crank.runner.drafted[before:]))
 
 
+def test_who_is_put_aside_holds_no_index():
+    """Else there could be as many as sequences, and no bound of their memory would hold."""
+    crank = Crank(DraftingRunner(num_blocks=16, num_saved_blocks=16), speculate_up_to=3)
+    scheduler = crank.core._scheduler
+    crank.step(*(submit(str(at), ROUND, ignore_eos=True, max_tokens=90) for at in range(3)))
+    most = 0
+    while crank.has_work:
+        most = max(most, sum(s.drafts.is_indexed for s in scheduler.running))
+        assert not any(s.drafts.is_indexed for s in scheduler.waiting)
+        crank.step()
+    assert crank.statistics.preemptions > 0
+    assert most == 3
+
+
 def test_where_rows_are_not_exact_nobody_speculates():
     crank = Crank(ScriptedRunner(lambda _: b"abcabcabcabcabcabcabcabc"), speculate_up_to=4)
     crank.run(submit("a"))

@@ -190,6 +190,7 @@ class Scheduler:
         self.pool.check_integrity()
         self.seats.check_integrity()
         self.prefixes.index.check_integrity()
+        self._speculation.check_integrity(self.running, self.seats.waiting)
         held = sum(len(sequence.table) for sequence in self.running)
         if held != self.pool.used:
             raise AssertionError("blocks belong to no running sequence. This is a bug.")
@@ -280,6 +281,7 @@ class Scheduler:
         if not self._save(sequence):
             sequence.num_computed = 0
         self._release(sequence)
+        sequence.drafts.forget()
         self.seats.put_aside(sequence)
 
     def _save(self, sequence: Sequence) -> bool:

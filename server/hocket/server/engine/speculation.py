@@ -4,6 +4,9 @@ A step of one token each leaves most of the processor waiting for weights; a few
 little then (Leviathan et al., "Fast inference from transformers via speculative decoding", 2023).
 So drafts are computed only while few sequences run, all of them decoding, and take only what
 nobody else asks for: what is left of the step's budget, and blocks that are free.
+
+An index is made only while at most `speculate_up_to` sequences run, and given back by who ends or
+is put aside: so there are never more of them than that, each of at most a whole context.
 """
 
 from collections.abc import Iterable
@@ -60,6 +63,13 @@ class Speculation:
                 found[sequence] = drafts
                 left -= len(drafts)
         return found
+
+    def check_integrity(self, running: Some[Sequence], waiting: Some[Sequence]) -> None:
+        """Raise if more memory is held than is told of in `EngineConfig`."""
+        if any(sequence.drafts.is_indexed for sequence in waiting):
+            raise AssertionError("who waits holds an index of drafts. This is a bug.")
+        if sum(sequence.drafts.is_indexed for sequence in running) > self._most_sequences:
+            raise AssertionError("there are too many indices of drafts. This is a bug.")
 
     def _cost(self, running: int) -> float:
         """Return what a draft costs, as a share of what the step costs for each token it brings.
