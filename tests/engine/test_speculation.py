@@ -174,7 +174,7 @@ def test_who_is_put_aside_holds_no_index():
     most = 0
     while crank.has_work:
         most = max(most, sum(s.drafts.is_indexed for s in scheduler.running))
-        assert not any(s.drafts.is_indexed for s in scheduler.waiting)
+        assert not any(s.drafts.is_indexed for s in scheduler.seats.waiting)
         crank.step()
     assert crank.statistics.preemptions > 0
     assert most == 3
