@@ -73,6 +73,19 @@ def test_torch_computes_on_a_device_whatever_kernels_there_are(monkeypatch, tmp_
         )
 
 
+@pytest.mark.parametrize("asked", ["auto", "cpu"])
+def test_a_device_on_which_nothing_was_tried_is_told_of(asked, has_cuda, monkeypatch, tmp_path):
+    """Once, with what to set instead; there is nothing to tell of a processor."""
+    said = []
+    monkeypatch.setattr("hocket.server.model.choice._log.warning", lambda *a, **_: said.append(a))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    config = RunnerConfig(device=asked, kernels="torch")
+    checkpoint = StateDictCheckpoint(make_model("llama"))
+    chosen = choose(checkpoint, config, tmp_path, key="x", tokenizer=ByteTokenizer())
+    assert len(said) == (chosen.device.type == "cuda") == (has_cuda and asked != "cpu")
+    assert all("never been tried" in text and "runner.device=cpu" in text for (text,) in said)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_rows_are_computed_the_same_in_any_company(name, dtype):

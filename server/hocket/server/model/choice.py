@@ -120,6 +120,11 @@ def choose(
     library = None
     if device.type == "cpu":
         library = _library(checkpoint, config, folder, report)
+    else:
+        _log.warning(
+            "hocket has never been tried on a GPU; runner.device=cpu computes on the processor",
+            device=str(device),
+        )
     dtype = torch.bfloat16 if library else choose_dtype(config.dtype, device)
     plain = Choice(library=library, dtype=dtype, device=device)
     if library is None and config.quantization == "int8":
