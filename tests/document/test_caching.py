@@ -99,6 +99,41 @@ async def test_who_asks_for_what_is_being_written_follows_its_pieces():
     assert scene.inner.begun == [Place(0)]
 
 
+@given(
+    st.lists(st.sampled_from(["X.", "Y. ", "Z"]), max_size=6),
+    st.integers(0, 6),
+    st.sampled_from([WHOLE, DONE]),
+)
+def test_who_follows_waits_for_nobodys_reader(texts, count, end):
+    """Whoever writes may have read as little as it likes."""
+
+    async def story() -> None:
+        scene = Scene("a", "a")
+        scene.inner.say(Place(0), *map(piece, texts), end)
+        async with aclosing(scene.writer.write(scene.jobs[0])) as slow:
+            seen = [await anext(slow) for _ in range(1 + min(count, len(texts)))]
+            assert scene.inner.begun == [Place(0)]
+            followed = await scene.read(1)
+            assert followed[:-1] == [piece(text) for text in texts]
+            assert followed[-1].is_cached
+            seen += [item async for item in slow]
+        assert seen == [*map(piece, texts), end]
+        assert scene.inner.begun == scene.inner.closed == [Place(0)]
+
+    asyncio.run(story())
+
+
+async def test_a_failure_that_nobody_reads_is_no_ones(no_leaked_tasks):
+    """The reader left before it; who follows writes."""
+    scene = Scene("a", "a")
+    scene.inner.say(Place(0), piece("X."), piece("Y."), GenerationFailed())
+    scene.inner.say(Place(1), piece("X."), DONE)
+    async with aclosing(scene.writer.write(scene.jobs[0])) as left:
+        assert await anext(left) == piece("X.")
+        assert await scene.read(1) == [piece("X."), DONE]
+    assert scene.inner.closed == [Place(0), Place(1)]
+
+
 @pytest.mark.parametrize("how", ["fails", "is cancelled", "is left"])
 async def test_if_the_writer_does_not_end_the_next_one_writes(no_leaked_tasks, how):
     """It shows what it has not shown; a third follows it in turn."""

@@ -94,3 +94,19 @@ def test_a_text_that_turns_repetitive_is_found_out():
     drafts = Drafts()
     offer(drafts, 0, 500)
     assert sum(offer(drafts, 8, 100)) > 200
+
+
+def test_what_was_forgotten_is_found_again():
+    """In parts, as at first; how often drafts were right is not forgotten."""
+    tokens = [*range(2 * _MOST_INDEXED), 5, 6]
+    drafts = ready(Drafts())
+    while not (before := drafts.propose(tokens, 8, 0.1)):
+        pass
+    assert len(before) == MOST_DRAFTED
+    drafts.forget()
+    assert not drafts.is_indexed
+    calls = 1
+    while (again := drafts.propose(tokens, 8, 0.1)) != before:
+        assert again == ()
+        calls += 1
+    assert calls == 3

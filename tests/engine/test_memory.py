@@ -1,5 +1,6 @@
 """What a request costs while it waits, runs, and is not read: bounded, and told as it is."""
 
+import gc
 import random
 import string
 import tracemalloc
@@ -10,6 +11,8 @@ import pytest
 
 from engine.test_core import Crank, submit
 from hocket.server.engine.commands import Logprobs, TextOutput
+from hocket.server.engine.config import EngineConfig
+from hocket.server.engine.drafts import INDEX_BYTES, Drafts
 from hocket.server.engine.mailbox import logprobs_weight, weight
 from hocket.server.engine.sampling import SamplingParams
 from hocket.server.text.pieces import Granularity, Piece, PieceKind
@@ -106,3 +109,19 @@ def test_log_probabilities_that_were_handed_out_are_not_kept():
     told = [text for output in crank.outputs["a"] for text in output.texts]
     assert sum(len(text.token_ids) for text in told) > 30
     assert all(len(text.token_ids) == len(text.logprobs) for text in told)
+
+
+@pytest.mark.parametrize("tokens", [2_048, 8_448, 17_000])
+def test_an_index_of_drafts_takes_what_the_settings_say(tokens):
+    """Of a text in which nothing comes twice, just after its tables grew, and forgotten again."""
+    text = [RANDOM.randrange(1 << 30) for _ in range(tokens)]
+    drafts = Drafts()
+    gc.collect()  # gives back the tuples that the interpreter keeps for later
+    with traced() as held:
+        for end in range(256, tokens + 256, 256):
+            drafts.propose(text[:end], 8, 0.1)
+        assert 300 < held() / tokens < INDEX_BYTES
+        assert str(INDEX_BYTES) in (EngineConfig.__doc__ or "")
+        drafts.forget()
+        gc.collect()
+        assert held() < 64 * KIB

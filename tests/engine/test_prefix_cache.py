@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from engine.test_core import Crank, submit
 from engine.test_isolation import Leaky
+from hocket.server.engine import scheduler
 from hocket.server.engine.commands import Abort, FinishReason
+from hocket.server.engine.prefix_index import PrefixIndex
 from hocket.server.engine.sampling import SamplingParams
 from hocket.server.errors import GenerationFailed
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
@@ -39,12 +41,25 @@ def computed(crank: Crank) -> int:
     saved=st.sampled_from([0, 3]),
     chunks=st.sampled_from([0, 1, 5, 64]),
     chunk_tokens=st.sampled_from([1, 2, 4, 8]),
+    copy_cost=st.sampled_from([scheduler.COPY_COST, 1.0, 3.0]),
     is_exact=st.booleans(),
 )
 def test_no_text_depends_on_what_is_kept(
-    prompts, arrivals, choices, step_tokens, blocks, saved, chunks, chunk_tokens, is_exact
+    prompts,
+    arrivals,
+    choices,
+    step_tokens,
+    blocks,
+    saved,
+    chunks,
+    chunk_tokens,
+    copy_cost,
+    is_exact,
 ):
-    """Whether the store is off, tiny or large, whoever came before, preempted or not."""
+    """Whether the store is off, tiny or large, whoever came before, preempted or not.
+
+    And however many steps a copy is divided over.
+    """
     runner = ScriptedRunner(
         num_blocks=blocks,
         num_saved_blocks=saved,
@@ -53,6 +68,13 @@ def test_no_text_depends_on_what_is_kept(
         is_slicing_exact=is_exact,
     )
     crank = Crank(runner, max_num_seqs=3, max_step_tokens=step_tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "COPY_COST", copy_cost)
+        check_that_no_text_depends_on_it(crank, prompts, arrivals, choices)
+    assert crank.statistics.prefix_chunks_used <= crank.statistics.prefix_chunks_total == chunks
+
+
+def check_that_no_text_depends_on_it(crank, prompts, arrivals, choices) -> None:
     texts = {str(index): f"{start}{end}x" for index, (start, end) in enumerate(prompts)}
     for step in range(41):
         arriving = [name for name in texts if arrivals[int(name)] == step]
@@ -65,7 +87,6 @@ def test_no_text_depends_on_what_is_kept(
         assert 0 <= cached(crank, name) < len(text)
     assert crank.is_at_rest()
     statistics = crank.statistics
-    assert statistics.prefix_chunks_used <= statistics.prefix_chunks_total == chunks
     assert statistics.prefix_hit_tokens <= statistics.prefix_queried_tokens
     assert not crank.faults
 
@@ -235,3 +256,80 @@ def test_copies_are_part_of_what_a_step_may_do():
     assert 0 < first < 16 * 1_900
     crank.run()
     assert crank.statistics.prefix_hit_tokens - before >= 16 * 1_900
+
+
+def test_who_waits_for_blocks_costs_no_comparison_in_each_step(monkeypatch):
+    """A known prompt that has no room is compared once, however long it waits."""
+    compared = 0
+    key = PrefixIndex._key
+
+    def counted(*args) -> bytes:
+        nonlocal compared
+        compared += 1
+        return key(*args)
+
+    crank = Crank(ScriptedRunner(num_blocks=16, num_prefix_chunks=64))
+    known = "k" * 80
+    crank.run(submit("known", known, max_tokens=1))
+    crank.step(submit("stream", "s" * 56, max_tokens=60))
+    monkeypatch.setattr(PrefixIndex, "_key", counted)
+    crank.step(submit("waits", known, max_tokens=1))
+    assert compared >= 80 // 4 - 1
+    compared, steps = 0, 0
+    while "waits" not in crank.outputs and steps < 20:
+        crank.step()
+        steps += 1
+    assert steps == 20
+    assert compared == 0  # the prompt of the stream is kept, and what it writes is not
+    crank.run()
+    assert cached(crank, "waits") == 76
+
+
+class Copying(ScriptedRunner):
+    """Tells of each copy how many tokens it had."""
+
+    def __init__(self, **limits) -> None:
+        super().__init__(num_blocks=4_096, num_prefix_chunks=1_024, **limits)
+        self.copied: list[int] = []
+
+    def load_chunks(self, chunks) -> None:
+        self.copied.append(len(chunks.slots) * self.limits.prefix_chunk_tokens)
+        super().load_chunks(chunks)
+
+
+def test_a_copy_larger_than_a_step_is_divided():
+    """Streams go on meanwhile, with steps as long as others; the text is the same."""
+    runner = Copying(step_ms=2.0, token_ms=1.0)
+    crank = Crank(runner, max_num_seqs=8, max_step_tokens=512, max_step_ms=20.0)
+    prompt = "p" * 2_000
+    crank.run(submit("known", prompt, max_tokens=1))
+    crank.step(*(submit(f"s{number}", "a", max_tokens=99) for number in range(4)))
+    crank.step()
+    streams = tuple(crank.core._scheduler.running)
+    crank.step(submit("new", prompt))
+    steps = 1
+    while "new" not in crank.outputs:
+        assert all(stream.num_written == 2 + steps for stream in streams)
+        crank.step()
+        steps += 1
+    # Twenty milliseconds are 18 tokens; 4 of them are the streams', and each is worth 32 copies.
+    assert max(runner.copied) <= 14 * 32
+    assert steps == len(runner.copied) == 5
+    crank.run()
+    assert sum(runner.copied) == cached(crank, "new")
+    assert echo(prompt.encode()).startswith(crank.text("new").encode())
+
+
+def test_what_is_forgotten_in_the_midst_of_a_copy_is_computed():
+    runner = Copying()
+    crank = Crank(runner, max_num_seqs=1, max_step_tokens=2)
+    prompt = "p" * 400
+    crank.run(submit("known", prompt, max_tokens=1))
+    crank.step(submit("new", prompt))
+    crank.step()
+    assert sum(runner.copied) == 128
+    index = crank.core._scheduler.prefixes.index
+    index.drop(index.find(tuple(prompt.encode()), 400)[40:])
+    crank.run()
+    assert sum(runner.copied) == cached(crank, "new") == 160
+    assert crank.text("new").encode() == echo(prompt.encode())

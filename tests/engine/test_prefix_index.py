@@ -122,3 +122,51 @@ def test_nothing_is_found_that_another_brought(slots, texts):
         for slot in index.add(text, len(text), owner=owner).slots:
             owners[slot] = owner
         index.check_integrity()
+
+
+class Counted(list):
+    """Tokens that count how often some of them are read."""
+
+    reads = 0
+
+    def __getitem__(self, at):
+        self.reads += 1
+        return super().__getitem__(at)
+
+
+@given(
+    slots=st.integers(0, 8),
+    sought=TEXTS,
+    history=st.lists(
+        st.tuples(st.sampled_from(["add", "drop"]), TEXTS, st.integers(0, 12)), max_size=30
+    ),
+)
+def test_looking_again_finds_what_looking_anew_finds(slots, sought, history):
+    """Whatever was kept and forgotten meanwhile, up to whichever token."""
+    index, trail = PrefixIndex(num_slots=slots, chunk_tokens=2), []
+    for action, text, limit in history:
+        if action == "add":
+            index.add(text, len(text))
+        else:
+            index.drop(index.find(text, len(text))[-1:])
+        end = min(limit, len(sought))
+        assert index.find(sought, end, trail=trail) == index.find(sought, end)
+
+
+def test_looking_again_reads_only_what_is_new():
+    """And what was forgotten, as far as it has to."""
+    index, trail, text = PrefixIndex(num_slots=64, chunk_tokens=2), [], Counted(range(100))
+    index.add(text, 80)
+    assert len(index.find(text, 100, trail=trail)) == 40
+    before = text.reads
+    for _ in range(100):
+        index.find(text, 100, trail=trail)
+    assert text.reads == before  # nothing is kept behind the last
+    index.add(text, 90)
+    before = text.reads
+    assert len(index.find(text, 100, trail=trail)) == 45
+    assert text.reads == before + 5
+    index.drop(index.find(text, 100)[20:])
+    before = text.reads
+    assert len(index.find(text, 100, trail=trail)) == 20
+    assert text.reads == before

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.drivers import DRIVERS
 from hocket.server.engine.commands import FinishReason, Submit
@@ -12,8 +14,9 @@ from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.core import EngineCore
 from hocket.server.engine.driver import EngineDriver
 from hocket.server.engine.ensemble import Ensemble
+from hocket.server.engine.reservations import Reservations
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
-from hocket.server.errors import Draining, DuplicateRequest, EngineFailed
+from hocket.server.errors import Draining, DuplicateRequest, EngineFailed, NotReady
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner, echo
 
@@ -172,3 +175,96 @@ async def test_preparing_passes_on_what_the_work_gives_or_raises(driver):
     assert await generation.prepare(give) == 7
     with pytest.raises(TimeoutError, match="its own"):
         await generation.prepare(late)
+
+
+class Entered:
+    """An owner that lets everybody in, and tells who came and why they are to end at once."""
+
+    def __init__(self) -> None:
+        self.mailboxes, self.aborts = {}, {}
+        self.reservations = Reservations(
+            self, mailbox_bytes=1_000, is_in_progress=self.mailboxes.__contains__
+        )
+
+    def enter_nowait(self, submit, mailbox, abort_for) -> None:
+        self.reservations.check_open()
+        self.mailboxes[submit.request_id] = mailbox
+        self.aborts[submit.request_id] = abort_for
+        self.reservations.note_submitted(submit.request_id)
+
+    def abort_nowait(self, request_id, reason) -> bool:
+        return self.reservations.abort_nowait(request_id, reason)
+
+    def forget_nowait(self, request_id, mailbox) -> None:
+        self.reservations.give_back(request_id, mailbox)
+
+
+@given(
+    history=st.lists(
+        st.tuples(
+            st.sampled_from(["reserve", "submit", "abort", "close", "let go"]),
+            st.sampled_from("ab"),
+        ),
+        max_size=40,
+    )
+)
+def test_an_id_is_one_requests_from_its_reservation_until_it_is_let_go(history):
+    """Whatever is done with it, in any order, by its holder or by those that had it before."""
+    owner = Entered()
+    held, before = {}, []
+    for action, name in history:
+        reserved, running = name in held, name in owner.mailboxes
+        match action:
+            case "reserve" if reserved or running:
+                with pytest.raises(DuplicateRequest):
+                    owner.reservations.reserve_nowait(name)
+            case "reserve":
+                held[name] = owner.reservations.reserve_nowait(name)
+            case "submit" if reserved:
+                held[name].submit_nowait(submit(name))
+                before.append(held.pop(name))
+            case "abort":
+                assert owner.reservations.abort_nowait(name, FinishReason.ABORTED) is reserved
+            case "close" if reserved:
+                held[name].close_nowait()
+                before.append(held.pop(name))
+            case "let go":
+                owner.mailboxes.pop(name, None)
+        for generation in before:
+            generation.close_nowait()  # takes nothing from who has the id now
+        assert len(owner.reservations) == len(held)
+
+
+def test_the_first_reason_to_end_is_handed_in_with_the_request():
+    owner = Entered()
+    for name, reasons in (("a", []), ("b", [FinishReason.ABORTED, FinishReason.CANCELLED])):
+        generation = owner.reservations.reserve_nowait(name)
+        for reason in reasons:
+            assert owner.reservations.abort_nowait(name, reason)
+        generation.submit_nowait(submit(name))
+    assert owner.aborts == {"a": None, "b": FinishReason.ABORTED}
+
+
+def test_who_comes_is_told_the_first_reason_and_of_a_death_that():
+    """A reason counts for more than that nothing is to come, whichever was first."""
+    owner = Entered()
+    reservations = owner.reservations
+    kept = [reservations.reserve_nowait(name) for name in "ab"]
+    reservations.close()
+    assert (reservations.is_closed, reservations.refusal) == (True, None)
+    with pytest.raises(EngineFailed):
+        reservations.reserve_nowait("c")
+    with pytest.raises(EngineFailed):
+        kept[0].submit_nowait(submit("a"))
+    assert reservations.refuse(Draining) is reservations.refuse(NotReady) is Draining
+    for ask in (reservations.check_open, lambda: kept[0].submit_nowait(submit("a"))):
+        with pytest.raises(Draining):
+            ask()
+    assert len(reservations) == 2
+    kept[1].close_nowait()
+    assert len(reservations) == 1
+    reservations.fail_all()
+    assert len(reservations) == 0
+    with pytest.raises(EngineFailed):
+        reservations.check_open()
+    assert owner.mailboxes == {}

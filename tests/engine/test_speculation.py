@@ -166,6 +166,20 @@ def test_nobody_speculates_while_a_prompt_is_read():
     assert not any(map(any, crank.runner.drafted[before:]))
 
 
+def test_who_is_put_aside_holds_no_index():
+    """Else there could be as many as sequences, and no bound of their memory would hold."""
+    crank = Crank(DraftingRunner(num_blocks=16, num_saved_blocks=16), speculate_up_to=3)
+    scheduler = crank.core._scheduler
+    crank.step(*(submit(str(at), ROUND, ignore_eos=True, max_tokens=90) for at in range(3)))
+    most = 0
+    while crank.has_work:
+        most = max(most, sum(s.drafts.is_indexed for s in scheduler.running))
+        assert not any(s.drafts.is_indexed for s in scheduler.seats.waiting)
+        crank.step()
+    assert crank.statistics.preemptions > 0
+    assert most == 3
+
+
 def test_where_rows_are_not_exact_nobody_speculates():
     crank = Crank(ScriptedRunner(lambda _: b"abcabcabcabcabcabcabcabc"), speculate_up_to=4)
     crank.run(submit("a"))
@@ -197,6 +211,30 @@ def test_drafts_leave_each_sequence_a_free_block(known, free, running):
             assert drafts
         if drafts:
             sequence.drafts.note(len(drafts), len(drafts))
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "token_ms", "running", "count"),
+    [
+        (9.0, 1.0, 1, 6),  # a row costs a tenth, and 0.7 ** 6 > 0.1
+        (90.0, 10.0, 1, 6),
+        (9.0, 1.0, 3, 3),  # a quarter of what it costs to bring a token
+        (1.0, 1.0, 1, 1),
+        (99.0, 0.1, 1, 8),  # all that there ever are
+        (9.0, 0.0, 1, 7),  # not known
+        (9.0, 0.0, 2, 5),
+    ],
+)
+def test_drafts_are_as_many_as_are_worth_what_a_row_was_measured_to_cost(
+    step_ms, token_ms, running, count
+):
+    sequence = sequence_of(40)
+    limits = ScriptedRunner(is_slicing_exact=True, step_ms=step_ms, token_ms=token_ms).limits
+    pool = BlockPool(limits.num_blocks)
+    pool.extend(sequence.table, 8)
+    speculation = Speculation(limits, EngineConfig(speculate_up_to=4), pool)
+    chosen = speculation.choose([sequence] * running, [sequence], 96.0)
+    assert len(chosen[sequence]) == count
 
 
 def test_a_fault_that_a_draft_brings_is_nobodys_failure():

@@ -8,9 +8,10 @@ from hocket.server.model import eager, probe
 from hocket.server.model.choice import choose
 from hocket.server.model.config import RunnerConfig
 from hocket.server.model.device import choose_device, choose_dtype
+from hocket.server.model.head import OutputHead
 from hocket.server.model.linear import Linear
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
-from numerics.tiny_models import StateDictCheckpoint, make_model
+from numerics.tiny_models import StateDictCheckpoint, config_of, make_model
 
 pytestmark = pytest.mark.torch
 
@@ -72,12 +73,39 @@ def test_torch_computes_on_a_device_whatever_kernels_there_are(monkeypatch, tmp_
         )
 
 
+@pytest.mark.parametrize("asked", ["auto", "cpu"])
+def test_a_device_on_which_nothing_was_tried_is_told_of(asked, has_cuda, monkeypatch, tmp_path):
+    """Once, with what to set instead; there is nothing to tell of a processor."""
+    said = []
+    monkeypatch.setattr("hocket.server.model.choice._log.warning", lambda *a, **_: said.append(a))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    config = RunnerConfig(device=asked, kernels="torch")
+    checkpoint = StateDictCheckpoint(make_model("llama"))
+    chosen = choose(checkpoint, config, tmp_path, key="x", tokenizer=ByteTokenizer())
+    assert len(said) == (chosen.device.type == "cuda") == (has_cuda and asked != "cpu")
+    assert all("never been tried" in text and "runner.device=cpu" in text for (text,) in said)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_rows_are_computed_the_same_in_any_company(name, dtype):
     """On this processor."""
     network = eager.EagerNetwork(StateDictCheckpoint(make_model(name)), dtype, max_positions=64)
-    assert network.is_row_invariant()
+    assert network.is_row_invariant(16)
+
+
+WEIGHT = torch.randn(48, 48, generator=torch.Generator().manual_seed(1))
+
+
+def is_passed(*, layer: Linear | None = None, head: OutputHead | None = None) -> bool:
+    return probe.is_row_invariant(
+        [layer or Linear(WEIGHT)],
+        head or OutputHead(WEIGHT),
+        config_of(make_model("llama")),
+        block_size=16,
+        dtype=torch.float32,
+        device=CPU,
+    )
 
 
 def test_a_product_that_depends_on_its_company_is_noticed():
@@ -85,12 +113,41 @@ def test_a_product_that_depends_on_its_company_is_noticed():
         def __call__(self, x):
             return super().__call__(x) + (len(x) > 24) * 1e-6
 
-    def ask(kind):
-        weight = torch.randn(48, 32, generator=torch.Generator().manual_seed(1))
-        return probe.is_row_invariant([kind(weight)], head_dim=8, dtype=torch.float32, device=CPU)
+    assert is_passed()
+    assert not is_passed(layer=Swayed(WEIGHT))
 
-    assert ask(Linear)
-    assert not ask(Swayed)
+
+def test_an_output_head_that_depends_on_its_company_is_noticed():
+    class Swayed(OutputHead):
+        def __call__(self, hidden):
+            return super().__call__(hidden) + (len(hidden) > 12) * 1e-6
+
+        def stretch(self, count):
+            assert count > 0
+            return self
+
+    assert not is_passed(head=Swayed(WEIGHT))
+
+
+def test_a_stretch_of_the_output_head_knows_the_first_tokens():
+    head, hidden = OutputHead(WEIGHT), torch.randn(4, 48)
+    torch.testing.assert_close(head.stretch(8)(hidden), head(hidden)[:, :8])
+
+
+@pytest.mark.parametrize("product", ["scores", "values"])
+def test_a_decode_that_depends_on_the_blocks_beside_it_is_noticed(monkeypatch, product):
+    """In the first product or in the second; what is tried of prompts is left alone."""
+    bmm, group = torch.bmm, 3
+    is_of_scores = product == "scores"
+
+    def swayed(left, right):
+        out = bmm(left, right)
+        is_it = left.shape[1] == group and (right.shape[2] == 16) is is_of_scores
+        return out + 1e-6 * (len(left) > 8) if is_it else out
+
+    assert is_passed()
+    monkeypatch.setattr(torch, "bmm", swayed)
+    assert not is_passed()
 
 
 def test_it_is_said_in_the_log(monkeypatch, tmp_path):
@@ -99,5 +156,5 @@ def test_it_is_said_in_the_log(monkeypatch, tmp_path):
     monkeypatch.setattr("hocket.server.model.choice._log.warning", lambda *a, **_: said.append(a))
     checkpoint, config = StateDictCheckpoint(make_model("llama")), RunnerConfig(kernels="torch")
     chosen = choose(checkpoint, config, tmp_path, key="x", tokenizer=ByteTokenizer())
-    chosen.read(checkpoint, 64)
+    chosen.read(checkpoint, 64, 16)
     assert len(said) == 1

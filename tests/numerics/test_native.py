@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import Tensor
 
+from hocket.server.engine.commands import Logprobs
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sampling import SamplingParams
 from hocket.server.model.choice import Choice
@@ -48,6 +51,16 @@ def _runner(name: str, library: Library, number: str, **changes) -> TorchRunner:
     )
 
 
+def _divergences(told: Sequence[Logprobs], exact: Tensor) -> list[float]:
+    """Return how far told distributions are from those of `[positions, vocabulary]`."""
+    found = []
+    for logprobs, row in zip(told, exact, strict=True):
+        ids, values = zip(*logprobs.top, strict=True)
+        ours = torch.tensor(values)
+        found.append(float((ours.exp() * (ours - row[list(ids)])).sum()))
+    return found
+
+
 def _prompts(*lengths: int) -> dict[str, list[int]]:
     generator = torch.Generator().manual_seed(3)
     return {
@@ -75,15 +88,43 @@ def test_the_distributions_are_those_of_transformers(name, number, block_size, l
     for key, prompt in prompts.items():
         with torch.inference_mode():
             logits = model(torch.tensor([prompt + written.tokens[key]])).logits[0]
-        exact = logits.log_softmax(-1)
         told = [*written.finished[key].prompt_logprobs, *written.logprobs[key]]
         assert len(told) == len(prompt) + 39
-        for position, logprobs in enumerate(told):
-            ids, values = zip(*logprobs.top, strict=True)
-            ours, theirs = torch.tensor(values), exact[position, list(ids)]
-            divergences.append(float((ours.exp() * (ours - theirs)).sum()))
+        divergences += _divergences(told, logits[:-1].log_softmax(-1))
     mean = sum(divergences) / len(divergences)
     assert abs(mean) < DIVERGENCE[number]
+
+
+@pytest.mark.parametrize("block_size", [16, 64])
+@pytest.mark.parametrize("head_dim", [96, 128, 256])
+@pytest.mark.parametrize("number", DIVERGENCE)
+def test_wide_heads_are_computed_as_torch_computes_them(number, head_dim, block_size, library):
+    """In parts of 64 numbers and the rest, up to the most that a head may have."""
+    model = StateDictCheckpoint(make_model("llama", is_wide=True, head_dim=head_dim))
+    settings = RunnerConfig(block_size_tokens=block_size, kv_cache_mib=16, num_threads=2)
+    choice = Choice(library=library, dtype=torch.bfloat16, is_int8=number == "int8")
+    prompts = _prompts(1, 70)
+    written = write(
+        TorchRunner(model, settings, choice=choice),
+        prompts,
+        max_tokens=30,
+        engine=EngineConfig(max_num_seqs=8, max_step_tokens=24),
+        sampling=SamplingParams(logprobs=20, prompt_logprobs=20),
+    )
+    torch_alone = TorchRunner(model, dataclasses.replace(settings, dtype="float32"))
+    texts = {key: prompt + written.tokens[key] for key, prompt in prompts.items()}
+    sampling = SamplingParams(prompt_logprobs=VOCABULARY)
+    exact = write(torch_alone, texts, max_tokens=1, sampling=sampling)
+    divergences = []
+    for key in prompts:
+        told = [*written.finished[key].prompt_logprobs, *written.logprobs[key]]
+        rows = torch.empty((len(told), VOCABULARY))
+        for row, logprobs in zip(rows, exact.finished[key].prompt_logprobs, strict=True):
+            ids, values = zip(*logprobs.top, strict=True)
+            row[list(ids)] = torch.tensor(values)
+        divergences += _divergences(told, rows)
+    mean = sum(divergences) / len(divergences)
+    assert abs(mean) < 2 * DIVERGENCE[number]  # wider sums, with weights as large
 
 
 @pytest.mark.parametrize("number", DIVERGENCE)
@@ -112,11 +153,15 @@ def test_company_arrival_and_chunks_change_no_bit(name, block_size, sampling, nu
 
 
 @pytest.mark.parametrize("saved", [0, 3, 64])
+@pytest.mark.parametrize(("block_size", "blocks"), [(16, 12), (64, 5)])
 @pytest.mark.parametrize("number", DIVERGENCE)
-def test_preemption_changes_no_bit(number, saved, library):
+def test_preemption_changes_no_bit(number, block_size, blocks, saved, library):
     prompts, sampling = _prompts(1, 3, 16, 17, 40, 64), SamplingParams(temperature=0.8, logprobs=1)
-    roomy = write(_runner("llama", library, number), prompts, max_tokens=40, sampling=sampling)
-    tight_runner = Tight(_runner("llama", library, number), blocks=12, saved=saved)
+    roomy_runner, runner = (
+        _runner("llama", library, number, block_size_tokens=block_size) for _ in range(2)
+    )
+    roomy = write(roomy_runner, prompts, max_tokens=40, sampling=sampling)
+    tight_runner = Tight(runner, blocks=blocks, saved=saved)
     tight = write(tight_runner, prompts, max_tokens=40, sampling=sampling)
     assert tight.preemptions > 0
     assert tight.logprobs == roomy.logprobs
@@ -132,11 +177,18 @@ def test_a_prefix_that_was_kept_changes_no_bit(name, number, block_size, library
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_the_number_of_threads_changes_no_bit(threads, library):
-    prompts, sampling = _prompts(3, 40), SamplingParams(logprobs=1)
-    two = write(_runner("gemma3", library, "int8"), prompts, max_tokens=20, sampling=sampling)
-    runner = _runner("gemma3", library, "int8", num_threads=threads)
-    other = write(runner, prompts, max_tokens=20, sampling=sampling)
+@pytest.mark.parametrize("block_size", [16, 64])
+def test_the_number_of_threads_changes_no_bit(block_size, threads, library):
+    prompts, sampling = _prompts(3, 40, 64), SamplingParams(logprobs=1)
+    two, other = (
+        write(
+            _runner("gemma3", library, "int8", block_size_tokens=block_size, num_threads=count),
+            prompts,
+            max_tokens=20,
+            sampling=sampling,
+        )
+        for count in (2, threads)
+    )
     assert other.logprobs == two.logprobs
 
 
@@ -164,7 +216,7 @@ def test_runners_that_share_weights_write_the_same_side_by_side(kernels, library
 
 def test_fewer_threads_than_asked_for_are_enough(library):
     """Where OpenMP is limited from outside, nobody waits for a thread that never comes."""
-    case = f"{__file__}::test_preemption_changes_no_bit[bfloat16-64]"
+    case = f"{__file__}::test_preemption_changes_no_bit[bfloat16-16-12-64]"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", case],
         env={**os.environ, "OMP_THREAD_LIMIT": "1"},  # noqa: TID251 - passed on

@@ -83,10 +83,15 @@ BUILDERS = {
 }  # fmt: skip
 
 
-def make_model(name: str, seed: int = 0, *, is_wide: bool = False) -> PreTrainedModel:
+def make_model(
+    name: str, seed: int = 0, *, is_wide: bool = False, head_dim: int | None = None
+) -> PreTrainedModel:
     """Return a float32 model whose weights a seed fixes, large enough to tell tokens apart."""
     torch.manual_seed(seed)
-    model = BUILDERS[name](_WIDE if is_wide else _SHAPE).eval().float()
+    shape = _WIDE if is_wide else _SHAPE
+    if head_dim is not None:
+        shape = shape | {"head_dim": head_dim}
+    model = BUILDERS[name](shape).eval().float()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.dim() > 1:

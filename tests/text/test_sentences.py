@@ -23,7 +23,7 @@ GOLDEN = json.loads((Path(__file__).parent / "data/english_golden_rules.json").r
 FRAGMENTS = [
     *"aAzZ019 .!?…,;:\n\r\t\"'()[]{}`~#|-*>•«»“”„–_@/<=",
     "\r\n", "\n\n", ". ", "! ", "? ", ". . . ", "...", ". . . . ", "```", "```py\n",
-    "\n```\n", "~~~",
+    "\n```\n", "\n```x` ", "~~~",
     "Mr. ", "U.S. ", "a.m. ", "etc. ", "I. ", "p. 5", "At 5 ", "1. ", " 2. ", "1.) ",
     " 2.) ", "\n- ",
     "\n* ", "\n12) ", "\n# ", "\n| a |", "`x. y` ", '<a href="x. Y">', "https://a.b/?c=1. ", "[1] ",
@@ -149,6 +149,8 @@ def test_languages(language, sentences):
         ["1. First. ", "Still the first.\n", "2. Second.\n", "10. Tenth."],
         ["Look:\n", "```py\nx = 1. \n\nIf y? Z!\n```\n\n", "So it is."],
         ["~~~\na. B. C! D\n~~~\n", "End."],
+        ["```a. B``` is code. ", "Like this:\n", "```` ``` ```` too. ", "So it is."],
+        ["~~~ `a`\nx. Y\n~~~\n", "End."],
         ["Call `a. B` now. ", "Then `c! D` too."],
         ['See <a title="One. Two">it</a> now. ', "Next."],
         ["Go to https://a.b/c.html?d=1! ", "Now."],
@@ -199,6 +201,8 @@ def test_the_numbers_of_notes_belong_to_the_sentence_before(sentences):
         ("```\nx\n``", PieceKind.TAIL),
         ("~~~~\nx\n~~~", PieceKind.TAIL),
         ("```\nx", PieceKind.TAIL),
+        ("```x. Y\nz", PieceKind.TAIL),
+        ("```x. Y", PieceKind.TAIL),
         ("```x```", PieceKind.TAIL),
         ("```", PieceKind.TAIL),
     ],
@@ -228,6 +232,16 @@ def test_paragraphs_keep_sentences_together():
     pieces = split_text(text, SentenceOptions(), paragraphs=True)
     expected = ["One. Two.\nThree.\n\n", "Four.\n", "```\na\n\nb\n```\n", "Five."]
     assert [piece.text for piece in pieces] == expected
+
+
+def test_a_line_that_goes_on_with_backticks_opens_no_block():
+    """It is inline code (CommonMark 4.5), and paragraphs are no longer than elsewhere."""
+    text = "One.\n```a``` is code.\n\nTwo `b`.\n```c``\nd\n\n```e\n\nf\n```\n"
+    expected = ["One.\n```a``` is code.\n\n", "Two `b`.\n```c``\nd\n\n", "```e\n\nf\n```\n"]
+    for cuts in ([], range(len(text))):
+        pieces = stream(text, list(cuts), SentenceOptions(), paragraphs=True)
+        assert [piece.text for piece in pieces] == expected
+        assert [piece.kind for piece in pieces][2] is PieceKind.CODE
 
 
 def test_held_quotations_stay_whole_up_to_a_bound():

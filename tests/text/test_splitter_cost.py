@@ -51,7 +51,7 @@ def work(monkeypatch):
                 counted[value] = counted.get(value) or Counted(value, work)
                 monkeypatch.setattr(module, name, counted[value])
     for module, name in [
-        (sentences, "_rules"), (sentences, "_either"), (sentences, "_anything_but"),
+        (sentences, "_rules"), (sentences, "_either"), (markup, "_anything_but"),
         (runs, "_patterns"), (markup, "_closing"),
     ]:  # fmt: skip
         make = getattr(module, name)
@@ -102,16 +102,18 @@ SLOW = {
     "backticks": "`",
     "tildes": "\n~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~",
     "inline code": "`a. b` ",
+    "inline code that begins like a block": "\n```a. b``` ",
     "tags": '<a b="',
 }
 
 
 @pytest.mark.parametrize("paragraphs", [False, True])
-@pytest.mark.parametrize("name", [*SLOW, "code", "closed code", "lines of code"])
+@pytest.mark.parametrize("name", [*SLOW, "code", "closed code", "lines of code", "opened"])
 def test_a_character_costs_the_same_however_much_is_held(work, name, paragraphs):
     """Character by character, nothing is read again and again while a piece is open."""
     text = {
         "code": "```\n" + "x" * 4000,
+        "opened": "```" + "x" * 4000,
         "closed code": "```\nx\n```\n" + " " * 4000,
         "lines of code": "```\n" + "x = y\n" * 800,
     }.get(name) or (SLOW[name] * 4000)[:4000]

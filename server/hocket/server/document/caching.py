@@ -3,8 +3,12 @@
 kept           its pieces, at once
 in progress    its pieces as they become known; if they never come to an end, it is written here
 unknown        written here, for all who ask meanwhile
+
+What is written here is written by a task of its own, at the engine's pace: who follows waits for
+nobody's reader. What a slow reader has not taken yet is kept, at most the text of its job.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,6 +20,7 @@ from hocket.server.engine.commands import FinishReason
 from hocket.server.errors import GenerationFailed
 
 Items = AsyncGenerator[WrittenPiece | Written]
+_Said = asyncio.Queue[WrittenPiece | Written | None]
 
 
 class _Shown:
@@ -132,15 +137,31 @@ class CachingWriter:
     async def _lead(self, job: Job, key: Key, shown: _Shown) -> Items:
         """Yield what is written, and let others follow."""
         shown.begin()
+        said: _Said = asyncio.Queue()
         result = self._cache.begin(key)
-        try:
-            async with aclosing(self._writer.write(job)) as items:
-                async for item in items:
-                    result.add(item)
-                    if isinstance(item, Written):
-                        yield item
-                        continue
-                    for piece in shown.news(item):
-                        yield piece
-        finally:
+        writing = asyncio.create_task(self._write(job, result, said))
+
+        def end(writing: asyncio.Task[None]) -> None:
             self._cache.end(key)
+            said.put_nowait(None)
+            if not writing.cancelled():
+                writing.exception()  # is raised below, if anybody still reads
+
+        writing.add_done_callback(end)
+        try:
+            while (item := await said.get()) is not None:
+                if isinstance(item, Written):
+                    yield item
+                    continue
+                for piece in shown.news(item):
+                    yield piece
+            await writing
+        finally:
+            writing.cancel()
+
+    async def _write(self, job: Job, result: Result, said: _Said) -> None:
+        """Write a job to its end, or until cancelled."""
+        async with aclosing(self._writer.write(job)) as items:
+            async for item in items:
+                result.add(item)
+                said.put_nowait(item)

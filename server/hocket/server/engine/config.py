@@ -31,7 +31,9 @@ class EngineConfig:
             stream of many requests.
         speculate_up_to: While at most so many sequences run, and none of them reads its prompt,
             tokens are guessed from what stood in the sequence before, and several are verified in
-            one step. Changes no text; only where the kernels compute. 0: never.
+            one step. Changes no text; only where the kernels compute. Takes up to 480 bytes for
+            each token of so many sequences, beside `runner.kv_cache_mib`: 4 MiB for one of 8,192
+            tokens. 0: never.
         mailbox_kib: Most text and tokens that wait for the reader of one request, in KiB; above it
             the request fails with READER_TOO_SLOW.
         delivery: When a step's outputs reach their readers. `strict`: before the next step begins.

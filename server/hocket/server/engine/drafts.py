@@ -8,6 +8,7 @@ how much of it is right. Where drafts are mostly wrong they pause, and are tried
 from collections.abc import Sequence
 
 MOST_DRAFTED = 8
+INDEX_BYTES = 480  # what a token takes in the index, at most; measured
 _SIZES = (4, 3, 2)  # of runs of tokens that have to be the same
 _MOST_INDEXED = 256  # tokens in one call: less than half a millisecond
 
@@ -29,6 +30,16 @@ class Drafts:
         self._right, self._tried = _SUPPOSED, 1.0  # lately; those after a wrong one do not count
         self._pause = _FIRST_PAUSE
         self._wait = 0
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether it holds an index, of up to `INDEX_BYTES` for each token."""
+        return bool(self._index)
+
+    def forget(self) -> None:
+        """Give back the memory of the index; the next calls to `propose` make it again."""
+        self._index = {}
+        self._num_indexed = 0
 
     def propose(self, token_ids: Sequence[int], most: int, cost: float) -> tuple[int, ...]:
         """Guess what comes next; called once for each step in which drafts are welcome.

@@ -23,8 +23,9 @@ from hocket.server.engine.commands import (
 from hocket.server.engine.generation import DrivenGeneration
 from hocket.server.engine.mailbox import Mailbox
 from hocket.server.engine.protocol import Core
+from hocket.server.engine.reservations import Reservations
 from hocket.server.engine.statistics import EngineStatistics
-from hocket.server.errors import DuplicateRequest, EngineFailed, HocketError
+from hocket.server.errors import EngineFailed, HocketError
 
 
 class EngineDriver:
@@ -50,25 +51,24 @@ class EngineDriver:
         """
         self._core = core
         self._executor = executor
-        self._mailbox_bytes = mailbox_bytes
         self._is_overlapped = is_overlapped
         self._on_step = on_step
         self._inbox: list[Command] = []
-        self._reserved: dict[str, DrivenGeneration] = {}
+        self._reservations = Reservations(
+            self, mailbox_bytes=mailbox_bytes, is_in_progress=self._is_in_progress
+        )
         self._mailboxes: dict[str, Mailbox] = {}
         self._leaving: set[str] = set()
         self._statistics = EngineStatistics()
         self._wake = asyncio.Event()
-        self._is_stopping = False
         self._is_abandoned = False
         self._running: asyncio.Task[None] | None = None
         self._has_failed = False
-        self._refusal: Callable[[], HocketError] | None = None
 
     @property
     def in_progress(self) -> int:
         """Requests whose last output has not come, those that are not submitted yet included."""
-        return len(self._reserved) + len(self._mailboxes) + len(self._leaving)
+        return len(self._reservations) + len(self._mailboxes) + len(self._leaving)
 
     def statistics(self) -> EngineStatistics:
         """Return the snapshot of the newest step."""
@@ -82,13 +82,7 @@ class EngineDriver:
             Draining: All requests were cut off.
             EngineFailed: The engine died or was stopped.
         """
-        self._check_accepting()
-        if any(request_id in ids for ids in (self._reserved, self._mailboxes, self._leaving)):
-            raise DuplicateRequest(request_id)
-        mailbox = Mailbox(request_id, max_bytes=self._mailbox_bytes)
-        generation = DrivenGeneration(self, request_id, mailbox)
-        self._reserved[request_id] = generation
-        return generation
+        return self._reservations.reserve_nowait(request_id)
 
     def submit_nowait(self, submit: Submit) -> DrivenGeneration:
         """Reserve and hand in at once; raises what `reserve_nowait` does."""
@@ -106,8 +100,8 @@ class EngineDriver:
         Raises:
             HocketError: Nothing comes in any more.
         """
-        self._check_accepting()
-        self._reserved.pop(submit.request_id, None)
+        self._reservations.check_open()
+        self._reservations.note_submitted(submit.request_id)
         self._mailboxes[submit.request_id] = mailbox
         self._post(submit)
         if abort_for is not None:
@@ -115,8 +109,7 @@ class EngineDriver:
 
     def abort_nowait(self, request_id: str, reason: FinishReason) -> bool:
         """Ask that a request end; False if none with this id is in progress."""
-        if request_id in self._reserved:
-            self._reserved[request_id].abort_nowait(reason)
+        if self._reservations.abort_nowait(request_id, reason):
             return True
         if request_id not in self._mailboxes:
             return False
@@ -129,12 +122,11 @@ class EngineDriver:
         One that has not begun brings nothing else. From here on no request comes in. Called again,
         it no longer waits for what the step in progress may still bring.
         """
-        is_again, self._refusal = self._refusal is not None, self._refusal or failure
-        for generation in self._reserved.values():
-            generation.fail_nowait(self._refusal())
+        is_again = self._reservations.refusal is not None
+        refusal = self._reservations.refuse(failure)
         for request_id, mailbox in self._mailboxes.items():
             if is_again:
-                mailbox.fail(self._refusal())
+                mailbox.fail(refusal())
             else:
                 reason = FinishReason.ABORTED
                 self._post(Abort(request_id=request_id, reason=reason, is_cut=True))
@@ -146,13 +138,11 @@ class EngineDriver:
             del self._mailboxes[request_id]
             self._leave(request_id)
         else:
-            reserved = self._reserved.get(request_id)
-            if reserved is not None and reserved.owns(mailbox):
-                del self._reserved[request_id]
+            self._reservations.give_back(request_id, mailbox)
 
     def stop(self) -> None:
         """Let `run` return once nothing is in progress. Repeatable."""
-        self._is_stopping = True
+        self._reservations.close()
         self._wake.set()
 
     def abandon(self) -> None:
@@ -182,7 +172,7 @@ class EngineDriver:
                     self._deliver(done)  # which may post an abort
                     done = None
                 if not (has_work or self._inbox):
-                    if self._is_stopping:
+                    if self._reservations.is_closed:
                         return
                     self._wake.clear()
                     await self._wake.wait()
@@ -239,19 +229,17 @@ class EngineDriver:
 
     def _cut(self, output: RequestOutput) -> RequestOutput:
         """Turn the end of a request that `cut_all_nowait` aborted into a failure."""
-        if self._refusal is None or output.finished is None:
+        refusal = self._reservations.refusal
+        if refusal is None or output.finished is None:
             return output
         if all(c.finish_reason is not FinishReason.ABORTED for c in output.finished.completions):
             return output  # it came to its own end just in time
         # One that is only said to have started now, at its end, has not begun.
         texts = () if output.started else output.texts
-        return replace(output, started=None, texts=texts, finished=None, failure=self._refusal())
+        return replace(output, started=None, texts=texts, finished=None, failure=refusal())
 
-    def _check_accepting(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal()
-        if self._is_stopping:
-            raise EngineFailed
+    def _is_in_progress(self, request_id: str) -> bool:
+        return request_id in self._mailboxes or request_id in self._leaving
 
     def _leave(self, request_id: str) -> None:
         if not self._has_failed:
@@ -264,12 +252,9 @@ class EngineDriver:
 
     def _fail_all(self) -> None:
         self._has_failed = True
-        self._refusal = EngineFailed
-        for generation in self._reserved.values():
-            generation.fail_nowait(EngineFailed())
+        self._reservations.fail_all()
         for mailbox in self._mailboxes.values():
             mailbox.fail(EngineFailed())
-        self._reserved.clear()
         self._mailboxes.clear()
         self._leaving.clear()
         self._inbox.clear()

@@ -13,8 +13,9 @@ from hocket.server.engine.driver import EngineDriver
 from hocket.server.engine.generation import DrivenGeneration
 from hocket.server.engine.mailbox import Mailbox
 from hocket.server.engine.protocol import Core
+from hocket.server.engine.reservations import Reservations
 from hocket.server.engine.statistics import EngineStatistics, total
-from hocket.server.errors import DuplicateRequest, EngineFailed, HocketError
+from hocket.server.errors import HocketError
 
 
 class _Worker:
@@ -84,20 +85,22 @@ class Ensemble:
             mailbox_bytes: Most that waits for the reader of one request.
             is_overlapped: Whether a step's outputs are delivered while the next one runs.
         """
-        self._mailbox_bytes = mailbox_bytes
         self._workers = [
             _Worker(core, executor, mailbox_bytes=mailbox_bytes, is_overlapped=is_overlapped)
             for core, executor in zip(cores, executors, strict=True)
         ]
-        self._reserved: dict[str, DrivenGeneration] = {}
-        self._refusal: Callable[[], HocketError] | None = None
-        self._is_stopping = False
+        self._reservations = Reservations(
+            self,
+            mailbox_bytes=mailbox_bytes,
+            is_in_progress=lambda request_id: self._worker_of(request_id) is not None,
+        )
         self._is_abandoned = False
 
     @property
     def in_progress(self) -> int:
         """Requests whose last output has not come, those that are not submitted yet included."""
-        return len(self._reserved) + sum(worker.driver.in_progress for worker in self._workers)
+        submitted = sum(worker.driver.in_progress for worker in self._workers)
+        return len(self._reservations) + submitted
 
     def statistics(self) -> EngineStatistics:
         """Return the sum of the workers' newest snapshots."""
@@ -105,13 +108,7 @@ class Ensemble:
 
     def reserve_nowait(self, request_id: str) -> DrivenGeneration:
         """Take an id for a request that will be submitted; raises what a driver does."""
-        self._check_accepting()
-        if request_id in self._reserved or self._worker_of(request_id) is not None:
-            raise DuplicateRequest(request_id)
-        mailbox = Mailbox(request_id, max_bytes=self._mailbox_bytes)
-        generation = DrivenGeneration(self, request_id, mailbox)
-        self._reserved[request_id] = generation
-        return generation
+        return self._reservations.reserve_nowait(request_id)
 
     def submit_nowait(self, submit: Submit) -> DrivenGeneration:
         """Reserve and hand in at once; raises what `reserve_nowait` does."""
@@ -128,36 +125,33 @@ class Ensemble:
             HocketError: Nothing comes in any more.
         """
         min(self._workers, key=lambda worker: worker.load).take(submit, mailbox, abort_for)
-        del self._reserved[submit.request_id]
+        self._reservations.note_submitted(submit.request_id)
 
     def abort_nowait(self, request_id: str, reason: FinishReason) -> bool:
         """Ask that a request end; False if none with this id is in progress."""
-        if request_id in self._reserved:
-            self._reserved[request_id].abort_nowait(reason)
+        if self._reservations.abort_nowait(request_id, reason):
             return True
         worker = self._worker_of(request_id)
         return worker is not None and worker.driver.abort_nowait(request_id, reason)
 
     def cut_all_nowait(self, failure: Callable[[], HocketError]) -> int:
         """End every request with a failure, as a driver does; return how many."""
-        self._refusal = self._refusal or failure
+        self._reservations.refuse(failure)
         for worker in self._workers:
             worker.driver.cut_all_nowait(failure)
-        for generation in self._reserved.values():
-            generation.fail_nowait(self._refusal())
         return self.in_progress
 
     def forget_nowait(self, request_id: str, mailbox: Mailbox) -> None:
         """Abort a request whose reader left; the id stays taken until its worker let go of it."""
-        reserved = self._reserved.get(request_id)
-        if reserved is not None and reserved.owns(mailbox):
-            del self._reserved[request_id]
-        elif (worker := self._worker_of(request_id)) is not None:
+        if self._reservations.give_back(request_id, mailbox):
+            return
+        worker = self._worker_of(request_id)
+        if worker is not None:
             worker.driver.forget_nowait(request_id, mailbox)
 
     def stop(self) -> None:
         """Let `run` return once nothing is in progress. Repeatable."""
-        self._is_stopping = True
+        self._reservations.close()
         for worker in self._workers:
             worker.driver.stop()
 
@@ -192,22 +186,10 @@ class Ensemble:
         try:
             await driver.run()
         except BaseException as error:
-            self._fail_reserved()
+            self._reservations.fail_all()
             if isinstance(error, Exception):
                 self.abandon()
             raise
-
-    def _check_accepting(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal()
-        if self._is_stopping:
-            raise EngineFailed
-
-    def _fail_reserved(self) -> None:
-        self._refusal = EngineFailed
-        for generation in self._reserved.values():
-            generation.fail_nowait(EngineFailed())
-        self._reserved.clear()
 
     def _worker_of(self, request_id: str) -> _Worker | None:
         return next((worker for worker in self._workers if request_id in worker.held), None)

@@ -55,6 +55,16 @@ class Plan:
         """Whether a token of a sequence fits, if others would leave `refund` to it."""
         return self.budget + refund >= 1 and self._wide_left(sequence) > 0
 
+    def room_for(self, sequence: Sequence, refund: float = 0.0) -> float:
+        """Return how many tokens fit, at least one, of a sequence for which there is room."""
+        return min(self.budget + refund, max(1.0, self._wide_left(sequence)))
+
+    def pay(self, sequence: Sequence, cost: float) -> None:
+        """Take from the room of a sequence what something costs that is no token of it."""
+        self.budget -= cost
+        if self._wide_left(sequence) < math.inf:
+            self.wide_taken += cost
+
     def affordable(self, sequence: Sequence, skipped: int = 0, refund: float = 0.0) -> int:
         """Return how many pending tokens of a sequence fit: one at least, while anything is left.
 
@@ -68,7 +78,7 @@ class Plan:
         """
         if not self.has_room(sequence, refund):
             return 0
-        budget = min(self.budget + refund, max(1.0, self._wide_left(sequence)))
+        budget = self.room_for(sequence, refund)
         count = sequence.num_pending - skipped
         if not sequence.is_decoding:
             count = min(count, self._fitting(sequence.num_computed + skipped, budget))

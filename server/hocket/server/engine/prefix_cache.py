@@ -9,7 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Some
 
 from hocket.server.engine.batch import ModelRunner, PrefixChunks
-from hocket.server.engine.prefix_index import PrefixIndex
+from hocket.server.engine.prefix_index import PrefixIndex, Trail
 from hocket.server.engine.sequence import Sequence
 
 
@@ -31,11 +31,16 @@ class PrefixCache:
         self.index = PrefixIndex(
             num_slots=limits.num_prefix_chunks, chunk_tokens=limits.prefix_chunk_tokens
         )
+        # Who waits for blocks is looked for in every step: one at a time, the first that waits.
+        self._sought: int | None = None
+        self._trail: Trail = []
         self.queried_tokens = 0
         self.hit_tokens = 0
 
     def find(self, sequence: Sequence) -> list[int]:
         """Return the slots of the prefix that a sequence need not compute; none is a miss.
+
+        They begin with its first token, those that it has already included.
 
         One token at least is left to compute, since a token is drawn from its logits. Who asks for
         the log probabilities of a prompt computes all of it.
@@ -43,27 +48,43 @@ class PrefixCache:
         if not self._is_open_to(sequence):
             return []
         most = self._shareable(sequence, len(sequence.token_ids) - 1)
-        return self.index.find(sequence.token_ids, most, owner=sequence.owner)
+        if self._sought != sequence.sequence_id:
+            self._sought, self._trail = sequence.sequence_id, []
+        return self.index.find(sequence.token_ids, most, owner=sequence.owner, trail=self._trail)
 
     def tokens_in(self, slots: Some[int]) -> int:
         """Return how many tokens slots hold."""
         return len(slots) * self._chunk_tokens
 
-    def load(self, sequence: Sequence, slots: Some[int]) -> None:
-        """Copy what `find` returned into the blocks of a sequence that starts."""
-        if self._is_open_to(sequence):
+    def start(self, sequence: Sequence, slots: Some[int]) -> None:
+        """Note that a sequence runs, and gets copies of what `find` returned before it computes."""
+        if self._is_open_to(sequence) and sequence.num_computed == 0:
             self.queried_tokens += len(sequence.token_ids)
-        if not slots:
-            return
+        sequence.copied_until = self.tokens_in(slots)
+
+    def load(self, sequence: Sequence, most: int) -> int:
+        """Copy so many more tokens at most into the blocks of a sequence, but one chunk at least.
+
+        Returns:
+            How many were copied. What was forgotten meanwhile, or cannot be copied, the sequence
+            computes itself.
+        """
+        slots = self.find(sequence)[: sequence.copied_until // self._chunk_tokens]
+        first = sequence.num_computed // self._chunk_tokens
+        part = slots[first : first + max(1, most // self._chunk_tokens)]
         self.index.touch(slots)
         try:
-            self._runner.load_chunks(self._chunks(sequence, 0, slots))
+            if part:
+                self._runner.load_chunks(self._chunks(sequence, first, part))
         except Exception as error:  # noqa: BLE001 - it computes them itself
             self._on_setback(error)
-            self.index.drop(slots)
-            return
-        sequence.num_computed = self.tokens_in(slots)
-        self.hit_tokens += sequence.num_computed
+            self.index.drop(part)
+            slots = part = []
+        copied = self.tokens_in(part)
+        sequence.num_computed += copied
+        sequence.copied_until = self.tokens_in(slots)
+        self.hit_tokens += copied
+        return copied
 
     def keep(self, sequence: Sequence, count: int) -> None:
         """Keep the chunks that the newest `count` computed tokens of a running sequence complete.
@@ -89,7 +110,7 @@ class PrefixCache:
     def _is_open_to(self, sequence: Sequence) -> bool:
         return (
             self.index.total > 0
-            and sequence.num_computed == 0
+            and (sequence.num_computed == 0 or sequence.is_copying)
             and not sequence.wants_prompt_logprobs
         )
 

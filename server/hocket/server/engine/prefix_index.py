@@ -37,6 +37,10 @@ class Addition:
     slots: tuple[int, ...]
 
 
+# What was found of one sequence, from its first chunk on; an index alone reads it.
+Trail = list[_Node]
+
+
 class PrefixIndex:
     """Gives the chunks of token sequences slots, as many as there are."""
 
@@ -58,9 +62,30 @@ class PrefixIndex:
         """Slots that hold a chunk."""
         return len(self._nodes)
 
-    def find(self, token_ids: Sequence[int], limit: int, *, owner: str = "") -> list[int]:
-        """Return the slots of the longest prefix of at most `limit` tokens, kept for an owner."""
-        return [node.slot for node in self._walk(token_ids, limit, owner)]
+    def find(
+        self,
+        token_ids: Sequence[int],
+        limit: int,
+        *,
+        owner: str = "",
+        trail: Trail | None = None,
+    ) -> list[int]:
+        """Return the slots of the longest prefix of at most `limit` tokens, kept for an owner.
+
+        Args:
+            token_ids: All of a sequence's tokens.
+            limit: How many of them the prefix may have.
+            owner: Whose it must be.
+            trail: Empty at first; handed in again for the same sequence and owner, only what has
+                changed since is compared. The answer is the same without it.
+        """
+        trail = [] if trail is None else trail
+        del trail[limit // self._chunk_tokens :]
+        # With a chunk all behind it are forgotten: up to the last that is kept, all are.
+        while trail and self._nodes.get(trail[-1].slot) is not trail[-1]:
+            trail.pop()
+        self._follow(trail, token_ids, limit, owner)
+        return [node.slot for node in trail]
 
     def touch(self, slots: Sequence[int]) -> None:
         """Note that a prefix is used: all its slots, as `find` returned them."""
@@ -81,7 +106,8 @@ class PrefixIndex:
             known: The first chunks were kept already; if some were forgotten since, none is added.
             owner: Whose they are.
         """
-        path = self._walk(token_ids, limit, owner)
+        path: Trail = []
+        self._follow(path, token_ids, limit, owner)
         first, wanted = len(path), limit // self._chunk_tokens - len(path)
         if first < known:
             return Addition(first, ())
@@ -128,10 +154,10 @@ class PrefixIndex:
         if known != len(self._nodes):
             raise AssertionError("a slot holds a prefix that cannot be found. This is a bug.")
 
-    def _walk(self, token_ids: Sequence[int], limit: int, owner: str) -> list[_Node]:
-        path: list[_Node] = []
-        node = self._root
-        for index in range(limit // self._chunk_tokens):
+    def _follow(self, path: Trail, token_ids: Sequence[int], limit: int, owner: str) -> None:
+        """Lengthen a path by the chunks that are kept behind it."""
+        node = path[-1] if path else self._root
+        for index in range(len(path), limit // self._chunk_tokens):
             if not node.children:
                 break
             child = node.children.get(self._key(token_ids, index, owner))
@@ -139,7 +165,6 @@ class PrefixIndex:
                 break
             path.append(child)
             node = child
-        return path
 
     def _key(self, token_ids: Sequence[int], index: int, owner: str) -> bytes:
         begin = index * self._chunk_tokens

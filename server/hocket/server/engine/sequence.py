@@ -44,6 +44,8 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         num_resumed: How many of them were written before, of a stream that was lost.
         num_computed: How many of them the cache holds.
+        copied_until: How many of its tokens come as copies of what others computed; it runs and
+            computes none while `num_computed` is below.
         num_saved: Blocks kept aside for it while it waits.
         is_begun: Whether its tokens and its text are its own, and not those of all that wait.
         table: Its hot blocks.
@@ -71,6 +73,7 @@ class Sequence:
     num_resumed: int = 0
     place: Place = Place.WAITING
     num_computed: int = 0
+    copied_until: int = 0
     num_saved: int = 0
     is_begun: bool = False
     table: BlockTable = field(default_factory=BlockTable)
@@ -98,6 +101,11 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether only its last written token is left to compute."""
         return self.num_pending == 1 and self.num_written > 0
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether it gets copies of computed tokens before it computes any."""
+        return self.num_computed < self.copied_until
 
     @property
     def wants_prompt_logprobs(self) -> bool:

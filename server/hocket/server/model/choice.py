@@ -66,8 +66,8 @@ class Choice:
         """Whether results do not hang on how a sequence is cut into slices; see `ModelLimits`."""
         return self.library is not None
 
-    def read(self, checkpoint: Checkpoint, max_positions: int) -> Weights:
-        """Read the weights.
+    def read(self, checkpoint: Checkpoint, max_positions: int, block_size: int) -> Weights:
+        """Read the weights, for caches of blocks of so many tokens.
 
         Raises:
             StartupError: A tensor is missing or broken.
@@ -76,7 +76,7 @@ class Choice:
             network = EagerNetwork(
                 checkpoint, self.dtype, max_positions=max_positions, device=self.device
             )
-            if not network.is_row_invariant():
+            if not network.is_row_invariant(block_size):
                 _log.warning(
                     "here a sequence's tokens may depend on what is computed beside it",
                     device=str(self.device),
@@ -120,6 +120,11 @@ def choose(
     library = None
     if device.type == "cpu":
         library = _library(checkpoint, config, folder, report)
+    else:
+        _log.warning(
+            "hocket has never been tried on a GPU; runner.device=cpu computes on the processor",
+            device=str(device),
+        )
     dtype = torch.bfloat16 if library else choose_dtype(config.dtype, device)
     plain = Choice(library=library, dtype=dtype, device=device)
     if library is None and config.quantization == "int8":
@@ -186,7 +191,8 @@ class Scores:
             device=choice.device,
             is_tiled=choice.library is not None,
         )
-        self._network = choice.network(choice.read(checkpoint, gate.WINDOW), config, self._cache)
+        weights = choice.read(checkpoint, gate.WINDOW, size)
+        self._network = choice.network(weights, config, self._cache)
 
     def __call__(self, token_ids: Sequence[int]) -> Tensor:
         """Return `[tokens or more, vocabulary or more]` float32."""

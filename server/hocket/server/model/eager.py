@@ -45,7 +45,7 @@ class EagerNetwork:
         config = checkpoint.config
         self._window = config.sliding_window if config.sliding_layers else None
         self._num_heads = config.num_heads
-        self._head_dim = config.head_dim
+        self._config = config
         self._dtype = dtype
         self._device = device
         reader = LayerReader(checkpoint, dtype, device)
@@ -60,10 +60,19 @@ class EagerNetwork:
         """How many numbers the weights hold."""
         return self._model.parameters
 
-    def is_row_invariant(self) -> bool:
-        """Whether a row is computed the same in any company, bit by bit, as far as is tried."""
+    def is_row_invariant(self, block_size: int) -> bool:
+        """Whether a row is computed the same in any company, bit by bit, as far as is tried.
+
+        Args:
+            block_size: Tokens in a block of the caches that it will compute on.
+        """
         return is_row_invariant(
-            self._model.linears, head_dim=self._head_dim, dtype=self._dtype, device=self._device
+            self._model.linears,
+            self._model.head,
+            self._config,
+            block_size=block_size,
+            dtype=self._dtype,
+            device=self._device,
         )
 
     def set_threads(self, count: int) -> None:

@@ -70,6 +70,11 @@ class GPT2:
         """A matrix product of each shape."""
         return self._blocks[0].linears
 
+    @property
+    def head(self) -> OutputHead:
+        """The output head."""
+        return self._head
+
     def forward(self, inputs: StepInputs, cache: KVCache) -> Tensor:
         """Return the normalised hidden states, `[padded rows, hidden_size]`."""
         x = functional.embedding(inputs.token_ids, self._embedding)

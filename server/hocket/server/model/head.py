@@ -31,3 +31,7 @@ class OutputHead:
         weights = self._weight[likeliest].float()
         exact = torch.bmm(weights, hidden.float().unsqueeze(-1)).squeeze(-1)
         return logits.scatter_(1, likeliest, exact)
+
+    def stretch(self, count: int) -> "OutputHead":
+        """Return a head of the first `count` tokens of the vocabulary alone."""
+        return OutputHead(self._weight[:count])

@@ -120,7 +120,7 @@ class TorchRunner:
                 is_tiled=self._choice.library is not None,
             )
             self._prefixes = PrefixStore(self._cache, num_slots=self._limits.num_prefix_chunks)
-            self._weights = weights or self._choice.read(checkpoint, context)
+            self._weights = weights or self._choice.read(checkpoint, context, size)
             self._network = self._choice.network(self._weights, config, self._cache)
 
     def tune(self) -> int:

@@ -20,6 +20,7 @@ _ENUMERATED: Final = re.compile(r"\s*(?:([•‣⁃◦▪])|(\d{1,3}|[a-y])(\.\)
 _ENUMERATED_BEGUN: Final = re.compile(r"(?:\d{1,3}|[a-y])(?:\.\)?|\))?")
 _FENCE: Final = re.compile(r"`{3,}|~{3,}")
 _FENCE_BEGUN: Final = re.compile(r"`{1,}|~{1,}")
+_END_OF_INFO: Final = re.compile(r"[`\n]")
 _BACKTICKS: Final = re.compile(r"`+")
 _OPEN_ATTRIBUTE: Final = re.compile(
     r"""<[A-Za-z][^<>]{0,200}=\s*(?:"[^"<>]{0,200}|'[^'<>]{0,200})\Z"""
@@ -74,16 +75,30 @@ def may_become_marker(text: str, start: int, end: int) -> bool:
     return end - start <= _MARKER_LIMIT and bool(_ENUMERATED_BEGUN.fullmatch(text, start, end))
 
 
-def opens_fence(text: str, start: int, end: int) -> str | bool | None:
-    """Return the fence of a block of code that begins at `start`, else False.
+def opens_fence(text: str, start: int, end: int, *, is_final: bool) -> str | re.Pattern[str]:
+    """Return the fence of a block of code that begins at `start`; "" if none does.
 
-    `None` means that the text up to `end` does not tell.
+    The rest of a line that opens a block with backticks holds none; else they are inline code
+    (CommonMark 4.5). A pattern means that the text up to `end` does not tell: what it finds would.
+
+    Args:
+        text: Holds the line.
+        start: Where it begins, white space aside.
+        end: Where what is known of it ends.
+        is_final: Whether the text ends there.
     """
     fence = _FENCE.match(text, start, end)
-    if fence:
-        return fence[0] if fence.end() < end else None
-    begun = _FENCE_BEGUN.match(text, start, end)
-    return None if begun and begun.end() == end else False
+    if not fence:
+        begun = _FENCE_BEGUN.match(text, start, end)
+        return _anything_but(begun[0][0]) if begun and begun.end() == end and not is_final else ""
+    if fence.end() == end and not is_final:
+        return _anything_but(fence[0][0])
+    if fence[0][0] == "~":
+        return fence[0]
+    told = _END_OF_INFO.search(text, fence.end(), end)
+    if told:
+        return "" if told[0] == "`" else fence[0]
+    return fence[0] if is_final else _END_OF_INFO
 
 
 def end_of_fence(text: str, start: int, end: int, fence: str, *, is_final: bool) -> int | None:
@@ -93,6 +108,11 @@ def end_of_fence(text: str, start: int, end: int, fence: str, *, is_final: bool)
     """
     found = _closing(fence[0], len(fence), is_final=is_final).search(text, start, end)
     return found.end() if found else None
+
+
+@lru_cache(maxsize=2)
+def _anything_but(mark: str) -> re.Pattern[str]:
+    return re.compile(f"[^{mark}]")
 
 
 @lru_cache(maxsize=64)

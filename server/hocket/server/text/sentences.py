@@ -60,10 +60,6 @@ def _either(pattern: re.Pattern[str], character: str) -> re.Pattern[str]:
     return re.compile(f"{pattern.pattern}|{re.escape(character)}")
 
 
-def _anything_but(character: str) -> re.Pattern[str]:
-    return re.compile(f"[^{character}]")
-
-
 class SentenceSplitter:
     """Cuts one text into sentences, or into paragraphs, while it is still being written.
 
@@ -183,12 +179,12 @@ class SentenceSplitter:
                 return _VISIBLE
             self._visible = visible
         if not self._fence and not self._is_prose:
-            fence: str | bool | None = False
+            fence: str | re.Pattern[str] = ""
             if self._begins_line or _has_line_break(view, self._visible):
-                fence = markup.opens_fence(view.text, self._visible, view.end)
-            if fence is None and not view.is_final:
-                return _anything_but(view.text[self._visible])
-            if isinstance(fence, str):
+                fence = _opens_fence(view, self._visible)
+            if not isinstance(fence, str):
+                return fence
+            if fence:
                 self._fence = fence
                 # The line that opens a block does not close it.
                 self._scan = self._visible + len(fence)
@@ -276,9 +272,9 @@ class SentenceSplitter:
         if len(_LINE_BREAK.findall(view.text, position, after)) >= _BLANK_LINE:
             return _Cut(after, PieceKind.PARAGRAPH_END)
         if self._paragraphs:
-            fence = markup.opens_fence(view.text, after, view.end)
-            if fence is None and not view.is_final:
-                return _Resume(position, until=_anything_but(view.text[after]))
+            fence = _opens_fence(view, after)
+            if not isinstance(fence, str):
+                return _Resume(position, until=fence)
             return _Cut(after, PieceKind.PARAGRAPH_END) if fence else _Resume(after)
         if markup.is_in_structured_line(view.text, view.start, position):
             return _Cut(after, PieceKind.LIST_ITEM)
@@ -332,6 +328,10 @@ def split_text(text: str, options: SentenceOptions, *, paragraphs: bool = False)
 def _skip_spaces(view: View, position: int) -> int:
     spaces = markup.SPACES.match(view.text, position, view.end)
     return spaces.end() if spaces else position
+
+
+def _opens_fence(view: View, position: int) -> str | re.Pattern[str]:
+    return markup.opens_fence(view.text, position, view.end, is_final=view.is_final)
 
 
 def _has_line_break(view: View, end: int, start: int | None = None) -> bool:

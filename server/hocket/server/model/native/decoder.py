@@ -22,7 +22,7 @@ from hocket.server.model.native.weights import NativeWeights
 from hocket.server.model.network import Forward
 
 _ACTIVATIONS = {"silu": 2, "gelu_tanh": 3}
-_MOST_HIDDEN, _MOST_HEAD = 16_384, 256
+_MOST_HIDDEN, _MOST_HEAD = 16_384, 256  # what the kernels have room for
 _HEAD_MULTIPLE = 32
 
 
@@ -105,8 +105,7 @@ class NativeDecoder:
         token_array = (c_int32 * len(tokens))(*tokens)
         owner_array = (c_int32 * len(owners))(*owners)
         step.tokens, step.slice_of = ctypes.addressof(token_array), ctypes.addressof(owner_array)
-        step.slices, step.num_slices = ctypes.addressof(slices), len(slices)
-        step.rows = len(tokens)
+        step.slices, step.rows = ctypes.addressof(slices), len(tokens)
         self._library.forward(self._model, step)
         return Forward(hidden=self._room["x"][: len(tokens)], rows=tuple(rows))
 

@@ -101,7 +101,6 @@ class StepStruct(Structure):
         ("scales", c_void_p),
         ("offsets", c_void_p),
         ("rows", c_int32),
-        ("num_slices", c_int32),
     ]
 
 

@@ -1,6 +1,6 @@
 // Sums of products of a few rows with a few tiles of packed weights: the innermost loops.
 //
-// Sixteen output channels make a tile, up to four tiles a panel. A panel holds, one after the
+// Sixteen output channels make a tile, up to kPanel tiles a panel. A panel holds, one after the
 // other, what all its channels need of a few inputs, [K/n][tiles][16][n] with n = 2 for bfloat16
 // and 4 for int8: it is read from its first byte to its last. Work goes group by group of 64
 // inputs, so that rows that come in several blocks find a group near the processor. Sums are kept
@@ -13,6 +13,7 @@
 
 namespace hocket {
 
+constexpr int kPanel = 4;   // tiles that lie side by side
 constexpr int kGroup = 64;  // inputs of an output, or of a row, that share a scale in int8
 
 // Rows of activations, as `write_row` leaves them.

@@ -55,12 +55,12 @@ struct Step {
   void* values;             // [rows][widest input of a linear], int8 or bf16
   float* scales;            // [rows][widest / kGroup]
   int32_t* offsets;         // the same
-  int32_t rows, num_slices;
+  int32_t rows;
 };
 
 namespace {
 
-constexpr int kTiles = 4;  // a panel: what a thread takes at once
+constexpr int kMostHidden = 16384;  // numbers of a row that is normalised at once
 
 class Pass {
  public:
@@ -129,7 +129,7 @@ class Pass {
   }
 
   void product(const Linear& layer, Epilogue epilogue, float* out, int stride) {
-    team_.each(layer.out / 16, kTiles, 2, [&](int first, int last) {
+    team_.each(layer.out / 16, kPanel, 2, [&](int first, int last) {
       linear(layer, rows_for(layer), first, last, epilogue, out, stride);
     });
   }
@@ -231,7 +231,6 @@ class Pass {
     });
   }
 
-  static constexpr int kMostHidden = 16384;
   const Model& model_;
   const Step& step_;
   Team& team_;
@@ -259,7 +258,7 @@ void hocket_logits(const hocket::Model* model, const float* x, const int32_t* ro
   const Linear& head = model->head;
   Team::run(model->num_threads, [&](Team& team) {
     team.each(count, 4, 1, [&](int first, int last) {
-      alignas(64) float line[16384];
+      alignas(64) float line[kMostHidden];
       for (int i = first; i < last; ++i) {
         rms_norm(x + static_cast<size_t>(rows[i]) * model->hidden, model->norm, model->hidden,
                  model->epsilon, line);

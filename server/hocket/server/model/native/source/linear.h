@@ -15,14 +15,13 @@ struct Linear {
   int32_t in, out;  // whole groups; padded to whole tiles
   int32_t is_int8;
   int32_t reserved;
-  const void* weights;  // panels, all of 4 tiles but the last
+  const void* weights;  // panels, all of kPanel tiles but the last
   const bf16* scales;   // for each panel [in / kGroup][tiles][16], int8 alone
   const float* bias;    // [out] or null
 };
 
 namespace detail {
 
-constexpr int kPanel = 4;     // tiles
 constexpr int kTallest = 48;  // rows whose sums are kept at once
 
 inline __m512 activate(__m512 gate, Epilogue kind) {
@@ -103,15 +102,15 @@ inline void column(const Linear& layer, const Rows& rows, int top, int count, in
 inline void linear(const Linear& layer, const Rows& rows, int first, int last, Epilogue kind,
                    float* out, int out_stride) {
   for (int tile = first; tile < last;) {
-    const int left = std::min(last, tile / detail::kPanel * detail::kPanel + detail::kPanel) - tile;
+    const int left = std::min(last, tile / kPanel * kPanel + kPanel) - tile;
     const auto columns = [&](auto width) {
       for (int top = 0; top < rows.count; top += detail::kTallest)
         detail::column<width>(layer, rows, top, std::min(detail::kTallest, rows.count - top), tile,
                               kind, out, out_stride);
       tile += width;
     };
-    if (left >= 4)
-      columns(std::integral_constant<int, 4>{});
+    if (left >= kPanel)
+      columns(std::integral_constant<int, kPanel>{});
     else if (left >= 2)
       columns(std::integral_constant<int, 2>{});
     else
