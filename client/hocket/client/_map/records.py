@@ -10,8 +10,10 @@ from typing import Any
 from hocket.client import MapOperation, MapResult, StatusError
 from hocket.client._map.sources import Row
 
+_WRITTEN = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "generate": ("text", "finish_reason", "prompt_tokens", "completion_tokens"),
+    "generate": _WRITTEN,
+    "transform": (*_WRITTEN, "segments", "failed_segments"),
     "tokenize": ("token_ids",),
     "split": ("sentences",),
 }
@@ -42,13 +44,22 @@ def record_of(op: MapOperation, row: Row, result: MapResult) -> dict[str, Any]:
             }
         case _:
             reason, usage = result.finish_reason, result.usage
-            return {
+            written = {
                 "id": row.id,
                 "text": result.text,
                 "finish_reason": reason.value if reason else "",
                 "prompt_tokens": usage.prompt_tokens if usage else 0,
                 "completion_tokens": usage.completion_tokens if usage else 0,
             }
+            if op == "transform":
+                written["segments"] = result.segments
+                written["failed_segments"] = result.failed_segments
+            return written
+
+
+def is_failed(result: MapResult) -> bool:
+    """Whether a row failed, or a part of it."""
+    return result.error is not None or result.failed_segments > 0
 
 
 def tokens_of(op: MapOperation, result: MapResult) -> int:
