@@ -163,8 +163,6 @@ async def test_texts_are_transformed(run, tmp_path, texts):
             "id": "b",
             "text": "<Good.> ",
             "finish_reason": "unknown",
-            "prompt_tokens": 0,  # it was in the cache
-            "completion_tokens": 0,
             "segments": 2,
             "failed_segments": 1,
         }

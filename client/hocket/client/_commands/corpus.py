@@ -31,7 +31,7 @@ on each line; its name tells which. Ids come from the id field, or are numbers o
 
 What came of each text is a line of OUTPUT, or a row if its name ends in .csv or .parquet:
   generate  id, text, finish_reason, prompt_tokens, completion_tokens
-  transform id, text, finish_reason, prompt_tokens, completion_tokens, segments, failed_segments
+  transform id, text, finish_reason, segments, failed_segments
   tokenize  id, token_ids
   split     id, sentences
   and instead of these, for a text that failed: error

@@ -10,10 +10,9 @@ from typing import Any
 from hocket.client import MapOperation, MapResult, StatusError
 from hocket.client._map.sources import Row
 
-_WRITTEN = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "generate": _WRITTEN,
-    "transform": (*_WRITTEN, "segments", "failed_segments"),
+    "generate": ("text", "finish_reason", "prompt_tokens", "completion_tokens"),
+    "transform": ("text", "finish_reason", "segments", "failed_segments"),
     "tokenize": ("token_ids",),
     "split": ("sentences",),
 }
@@ -43,18 +42,23 @@ def record_of(op: MapOperation, row: Row, result: MapResult) -> dict[str, Any]:
                 ],
             }
         case _:
-            reason, usage = result.finish_reason, result.usage
-            written = {
+            reason = result.finish_reason
+            return {
                 "id": row.id,
                 "text": result.text,
                 "finish_reason": reason.value if reason else "",
-                "prompt_tokens": usage.prompt_tokens if usage else 0,
-                "completion_tokens": usage.completion_tokens if usage else 0,
+                **_counts(op, result),
             }
-            if op == "transform":
-                written["segments"] = result.segments
-                written["failed_segments"] = result.failed_segments
-            return written
+
+
+def _counts(op: MapOperation, result: MapResult) -> dict[str, int]:
+    if op == "transform":  # what it took depends on what others had written before
+        return {"segments": result.segments, "failed_segments": result.failed_segments}
+    usage = result.usage
+    return {
+        "prompt_tokens": usage.prompt_tokens if usage else 0,
+        "completion_tokens": usage.completion_tokens if usage else 0,
+    }
 
 
 def is_failed(result: MapResult) -> bool:
