@@ -108,6 +108,7 @@ async def test_of_several_targets_only_the_first_is_written():
     assert results(both)[0] == results(one)[0]
 
 
+@pytest.mark.usefixtures("logged")
 @pytest.mark.parametrize(
     "broken", [{"One."}, {"Two."}, {"One.", "Two."}], ids=["first", "last", "all"]
 )

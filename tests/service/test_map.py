@@ -85,6 +85,7 @@ async def test_texts_are_cut_and_tokenized(mapping):
     ]
 
 
+@pytest.mark.usefixtures("logged")
 async def test_each_text_is_transformed_as_a_document_of_its_own(mapping):
     """The same target as that of `transform`; or, whole, one segment."""
     texts = ["One. Two!\n\nThree?", "", "Call `f()` now.", " RAISE. Two."]

@@ -144,6 +144,7 @@ async def test_texts_are_cut_and_tokenized(run, tmp_path):
     assert ids == {id_: list(text.encode()) for id_, text in TEXTS.items()}
 
 
+@pytest.mark.usefixtures("logged")
 async def test_texts_are_transformed(run, tmp_path, texts):
     """A text of which a segment failed is one that failed, with what came of the others."""
     write_texts(texts, {"a": "One. Two.", "b": "Good. RAISE.", "c": "RAISE."})
