@@ -11,6 +11,7 @@ import structlog
 from hocket.client import NO_RETRIES, AsyncClient
 from hocket.server.app import App
 from hocket.server.rpc import porch
+from service.map_processes import Processes
 from service.turnstile import Turnstile
 
 
@@ -93,3 +94,11 @@ def written_by(monkeypatch) -> Callable:
         return writer
 
     return use
+
+
+@pytest.fixture
+async def processes() -> AsyncIterator[Processes]:
+    """Starts processes; none outlives its test."""
+    processes = Processes()
+    yield processes
+    await processes.end()

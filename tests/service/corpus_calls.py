@@ -49,6 +49,21 @@ async def done(app, *requests: Request) -> End:
         return await end_of(call)
 
 
+async def refusal(app, *requests: Request) -> status_pb2.Status:
+    """Return what a call is refused with."""
+    async with job(app, *requests) as call:
+        try:
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            (status,) = [
+                status_pb2.Status.FromString(value)
+                for key, value in error.trailing_metadata()
+                if key == "grpc-status-details-bin"
+            ]
+            return status
+    raise AssertionError("the call was let in")
+
+
 def results(end: End) -> list[text_pb2.ProcessResult]:
     return [event.result for event in end.events if event.WhichOneof("event") == "result"]
 

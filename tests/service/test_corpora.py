@@ -4,7 +4,6 @@ import asyncio
 
 import grpc
 import pytest
-from google.rpc import status_pb2
 
 from hocket.server.lifecycle import ServerState
 from hocket.server.rpc.process import Corpora
@@ -19,6 +18,7 @@ from service.corpus_calls import (
     done,
     item,
     job,
+    refusal,
     results,
     start,
     violations,
@@ -218,14 +218,7 @@ async def test_all_that_is_wrong_with_a_start_is_told_at_once(logged):
     request.sampling.temperature, request.sampling.top_p = 99, 2
     request.output.n, request.output.logprobs = 2, 1
     async with serving() as app:
-        async with job(app, start(generate=request, window=65), item("x")) as call:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call.read()
-    (status,) = [
-        status_pb2.Status.FromString(value)
-        for key, value in caught.value.trailing_metadata()
-        if key == "grpc-status-details-bin"
-    ]
+        status = await refusal(app, start(generate=request, window=65), item("x"))
     names = ("prompt", "request_id", "sampling.temperature", "sampling.top_p", "output.n")
     assert violations(status) == {
         "start.window",

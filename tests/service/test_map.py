@@ -15,8 +15,9 @@ from hocket.client import (
     InvalidRequest,
     MapResult,
 )
-from hocket.server.testing.scripted_runner import echo
-from hocket.server.testing.serving import serving
+from hocket.server.testing.scripted_runner import ScriptedRunner, echo
+from hocket.server.testing.serving import ScriptedModel, serving
+from service.document_calls import answer
 
 TEXTS = [f"text {number}" for number in range(150)]
 
@@ -84,6 +85,30 @@ async def test_texts_are_cut_and_tokenized(mapping):
     ]
 
 
+@pytest.mark.usefixtures("logged")
+async def test_each_text_is_transformed_as_a_document_of_its_own(mapping):
+    """The same target as that of `transform`; or, whole, one segment."""
+    texts = ["One. Two!\n\nThree?", "", "Call `f()` now.", " RAISE. Two."]
+    async with serving(ScriptedModel(ScriptedRunner(answer))) as app:
+        results = await mapping.run(
+            app, texts, op="transform", in_order=True, instruction="Do: ", max_tokens=300
+        )
+        async with AsyncClient(app.address, retry=NO_RETRIES) as client:
+            for text, result in zip(texts, results, strict=True):
+                async with client.transform(text, instruction="Do: ") as stream:
+                    document = await stream.result()
+                assert document.text == result.text
+                assert len(document.segments) == result.segments
+                assert len(document.failed) == result.failed_segments
+        (whole,) = await mapping.run(
+            app, ["One. Two."], op="transform", template="{segment}", segmentation="whole"
+        )
+        (failed,) = await mapping.run(app, ["RAISE"], op="transform", rewrite=True)
+    assert (whole.text, whole.segments) == ("<One. Two.>", 1)
+    assert isinstance(failed.error, GenerationFailed)
+    assert [each.failed_segments for each in results] == [0, 0, 0, 1]
+
+
 async def test_an_item_that_fails_has_its_error(mapping):
     async with serving() as app:
         one, bad, empty, two = await mapping.run(app, ["one", "RAISE", "", "two"], in_order=True)
@@ -121,6 +146,13 @@ async def test_what_the_iterable_raises_is_raised(mapping):
         ({"op": "tokenize", "max_tokens": 3}, TypeError),
         ({"token_ids": [1]}, TypeError),
         ({"paragraphs": True}, TypeError),
+        ({"rewrite": True}, TypeError),
+        ({"op": "transform"}, TypeError),
+        ({"op": "transform", "rewrite": True, "instruction": "x"}, TypeError),
+        ({"op": "transform", "rewrite": True, "protected_ranges": [(0, 1)]}, TypeError),
+        ({"op": "transform", "rewrite": True, "messages": []}, TypeError),
+        ({"op": "transform", "translate_to": ["Latin", "Greek"]}, TypeError),
+        ({"op": "transform", "rewrite": True, "segmentation": "words"}, ValueError),
         ({"seed": -1}, ValueError),
     ],
 )

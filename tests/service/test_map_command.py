@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hocket.client.__main__ import main
-from hocket.server.testing.scripted_runner import echo
-from hocket.server.testing.serving import loopback_settings, serving
+from hocket.server.testing.scripted_runner import ScriptedRunner, echo
+from hocket.server.testing.serving import ScriptedModel, loopback_settings, serving
+from service.document_calls import answer
 from service.turnstile import stepped
 
 COUNT = 150
@@ -143,6 +144,38 @@ async def test_texts_are_cut_and_tokenized(run, tmp_path):
     assert ids == {id_: list(text.encode()) for id_, text in TEXTS.items()}
 
 
+@pytest.mark.usefixtures("logged")
+async def test_texts_are_transformed(run, tmp_path, texts):
+    """A text of which a segment failed is one that failed, with what came of the others."""
+    write_texts(texts, {"a": "One. Two.", "b": "Good. RAISE.", "c": "RAISE."})
+    out = tmp_path / "out.jsonl"
+    flags = ("--op", "transform", "--instruction", "Do: ", "--in-order")
+    async with serving(ScriptedModel(ScriptedRunner(answer))) as app:
+        code, errors = await run(app, *flags, "--on-error", "stop")
+        assert (code, "'b' failed: 1 of 2 segments" in errors) == (3, True)
+        code, errors = await run(app, *flags)
+        assert (code, "3/3 done  2 failed" in errors) == (3, True)
+        assert [record.get("text") for record in records(out)] == [
+            "<One.> <Two.>",
+            "<Good.> ",
+            None,
+        ]
+        assert records(out)[1] == {
+            "id": "b",
+            "text": "<Good.> ",
+            "finish_reason": "unknown",
+            "segments": 2,
+            "failed_segments": 1,
+        }
+        assert records(out)[2]["error"]["reason"] == "GENERATION_FAILED"
+        write_texts(texts, {"a": "One. Two."})
+        code, _ = await run(app, *flags, "--whole", output="whole.csv")
+        assert code == 0
+    with (tmp_path / "whole.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["text"], row["segments"], row["failed_segments"]) == ("<One. Two.>", "1", "0")
+
+
 async def test_a_model_with_a_template_answers(run, tmp_path, texts):
     write_texts(texts, {"a": "one"})
     async with serving() as app:
@@ -160,6 +193,10 @@ async def test_a_model_with_a_template_answers(run, tmp_path, texts):
         (("--raw", "--id-field", "key"), "there is no 'key'"),
         (("--raw", "--output", "/nowhere/out"), "there is no folder"),
         (("--raw", "--patience", "0"), "above 0"),
+        (("--op", "transform"), "--op transform goes with a task"),
+        (("--rewrite",), "--op transform goes with a task"),
+        (("--op", "transform", "--translate-to", "pt", "es"), "one language"),
+        (("--op", "transform", "--rewrite", "--source-language", "pt"), "--translate-to"),
     ],
 )
 async def test_a_wrong_use_is_told_in_one_line(run, flags, message):

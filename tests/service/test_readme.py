@@ -13,9 +13,10 @@ from google.protobuf import json_format
 from client.fake_documents import serving_documents
 from hocket.client.__main__ import main
 from hocket.server.rpc.listener import ListenerConfig
-from hocket.server.testing.scripted_runner import echo
-from hocket.server.testing.serving import serving
+from hocket.server.testing.scripted_runner import ScriptedRunner, echo
+from hocket.server.testing.serving import ScriptedModel, serving
 from hocket.v1 import generation_pb2
+from service.document_calls import answer
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +24,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 QUESTIONS = [code for code in PYTHON if '"content"' in code]
 DOCUMENTS = [code for code in PYTHON if ".transform(" in code]
+CORPORA = [code for code in PYTHON if ".map(" in code]
 SHELL = [
     shlex.split(line, comments=True)
     for language, code in BLOCKS
@@ -56,7 +58,7 @@ def sentences(question: str) -> list[str]:
 
 def test_the_readme_shows_something():
     """The patterns above find what a reader sees."""
-    assert (len(PYTHON), len(QUESTIONS), len(DOCUMENTS)) == (3, 2, 1)
+    assert (len(PYTHON), len(QUESTIONS), len(DOCUMENTS), len(CORPORA)) == (4, 2, 1, 1)
     assert {"serve", "models", "generate", "chat", "transform", "compose"} <= set(COMMANDS)
     assert all(ADDRESS in code for code in PYTHON)
 
@@ -76,6 +78,26 @@ async def test_the_document_snippet_prints_the_document():
     async with serving_documents() as fake:
         written = await run("-W", "error", "-c", code.replace(ADDRESS, fake.address))
     assert written == "IT RAINS.\n\nIT HAS RAINED FOR DAYS. I STAY AT HOME.\n"
+
+
+async def test_the_corpus_snippet_prints_what_came_of_each_text():
+    """In order; the model puts segments into brackets."""
+    (code,) = CORPORA
+    async with serving(ScriptedModel(ScriptedRunner(answer))) as app:
+        written = await run("-W", "error", "-c", code.replace(ADDRESS, app.address))
+    assert written == "0 <It rains.> <It has rained for days.>\n1 <I stay at home.>\n"
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line[1] == "map"], ids=shlex.join)
+async def test_each_map_command_does_the_texts_of_a_file(line, tmp_path, monkeypatch):
+    """One text; a table has a head."""
+    monkeypatch.chdir(tmp_path)
+    output = Path(line[line.index("--output") + 1])
+    heads = {".jsonl": '{"text": "It rains."}', ".csv": "text\nIt rains.", ".txt": "It rains."}
+    Path(line[2]).write_text(heads[Path(line[2]).suffix])
+    async with serving() as app:
+        await run("-m", "hocket.client", *line[1:], "--address", app.address, "--quiet")
+    assert len(output.read_text().splitlines()) == 1 + (output.suffix == ".csv")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ It belongs to the stream's owner; the blocking stream guards it with its conditi
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
+from hocket.client._document_requests import TaskOptions, build_item_transform
 from hocket.client._errors import ClientError, StreamError, error_of_status
 from hocket.client._parse import parse_finish_reason, parse_pieces, parse_tokens, parse_usage
 from hocket.client._requests import (
@@ -17,19 +18,20 @@ from hocket.client._types import FinishReason, TextPiece, Token, Usage
 from hocket.v1 import generation_pb2, text_pb2
 
 MapItem: TypeAlias = str | tuple[str, str]
-MapOperation: TypeAlias = Literal["generate", "tokenize", "split"]
+MapOperation: TypeAlias = Literal["generate", "transform", "tokenize", "split"]
 
 _TOKENIZE_OPTIONS = frozenset({"model", "add_special_tokens", "parse_special_tokens"})
 _SPLIT_OPTIONS = frozenset({"paragraphs", "sentences"})
 _WINDOWS = 2  # in flight at most, so that the server finds the next items when it has room
 
 
-class MapOptions(GenerationOptions, total=False):
+class MapOptions(GenerationOptions, TaskOptions, total=False):
     """The keyword arguments of a corpus job, by what is done.
 
     `generate` takes those of a generation. Without `messages` each item is a prompt; with them,
-    which may be none, each is the last message, of the user. `tokenize` takes `model`,
-    `add_special_tokens` and `parse_special_tokens`; `split` takes `paragraphs` and `sentences`.
+    which may be none, each is the last message, of the user. `transform` takes a task and what else
+    `TransformOptions` have that holds for any text. `tokenize` takes `model`, `add_special_tokens`
+    and `parse_special_tokens`; `split` takes `paragraphs` and `sentences`.
 
     Attributes:
         add_special_tokens: Puts the begin-of-text token in front, where the model has one.
@@ -49,7 +51,9 @@ class MapResult:
         index: Its position, from 0.
         error: How it failed; None if it did not, and only then is there anything below.
         text: What was written for it.
-        finish_reason: Why that ended.
+        segments: Of these it was made, if it was transformed.
+        failed_segments: So many of them failed.
+        finish_reason: Why the text ended.
         usage: Tokens that it took.
         tokens: Its tokens.
         pieces: Its sentences or paragraphs.
@@ -59,6 +63,8 @@ class MapResult:
     index: int
     error: ClientError | None = None
     text: str = ""
+    segments: int = 0
+    failed_segments: int = 0
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     tokens: tuple[Token, ...] = ()
@@ -86,6 +92,8 @@ def build_start(
     match op:
         case "generate":
             start.generate.CopyFrom(_generate_request(given))
+        case "transform":
+            start.transform.CopyFrom(build_item_transform(given))
         case "tokenize":
             _check_options(op, given, _TOKENIZE_OPTIONS)
             start.tokenize.CopyFrom(text_pb2.TokenizeRequest(**given))
@@ -171,6 +179,8 @@ class CorpusState:
                     id=id_,
                     index=index,
                     text=written.text,
+                    segments=written.segments,
+                    failed_segments=written.failed_segments,
                     finish_reason=parse_finish_reason(written.finish_reason),
                     usage=parse_usage(written.usage),
                 )

@@ -34,12 +34,14 @@ _ORDERS = {
 _SEGMENTATIONS = {
     Segmentation.SENTENCES: document_pb2.SEGMENTATION_SENTENCES,
     Segmentation.PARAGRAPHS: document_pb2.SEGMENTATION_PARAGRAPHS,
+    Segmentation.WHOLE: document_pb2.SEGMENTATION_GIVEN,
 }
 _PARALLELS = {
     Parallel.AUTO: document_pb2.PARALLEL_AUTO,
     Parallel.ALWAYS: document_pb2.PARALLEL_ALWAYS,
     Parallel.NEVER: document_pb2.PARALLEL_NEVER,
 }
+_OF_ONE_CALL = {"order", "granularity", "window", "request_id", "protected_ranges"}
 _TASKS = ("instruction", "template", "translate_to", "rewrite", "summarize", "classify")
 
 MAX_PART_CHARS = 16_384
@@ -99,8 +101,8 @@ class WritingOptions(TypedDict, total=False):
     request_id: str | None
 
 
-class TransformOptions(WritingOptions, total=False):
-    """The keyword arguments of `transform`, with exactly one task.
+class TaskOptions(TypedDict, total=False):
+    """What is done with each segment of a text: exactly one task, and how.
 
     Attributes:
         instruction: Task: what the model is told to do with each segment.
@@ -111,12 +113,9 @@ class TransformOptions(WritingOptions, total=False):
         summarize: Task: shorter, in at most so many sentences; True for the server's default.
         classify: Task: which of these labels fits.
         segmentation: What a segment is; for a text.
-        sentences: How sentences are cut, and the language of the text.
         context_segments: Source segments before each one that the model is shown with it.
         protect: Keeps code, URLs, placeholders and the like as they are.
         protected_terms: Kept wherever they stand.
-        protected_ranges: Spans of the text that are kept: where each begins and ends, in UTF-8
-            bytes.
         cache: Takes segments from the server's cache, and keeps them there.
     """
 
@@ -127,13 +126,24 @@ class TransformOptions(WritingOptions, total=False):
     rewrite: str | bool | None
     summarize: int | bool | None
     classify: Sequence[str] | None
-    segmentation: Segmentation | Literal["sentences", "paragraphs"] | None
-    sentences: SentenceOptions | None
+    segmentation: Segmentation | Literal["sentences", "paragraphs", "whole"] | None
     context_segments: int | None
     protect: bool | None
     protected_terms: Sequence[str] | None
-    protected_ranges: Sequence[tuple[int, int]] | None
     cache: bool | None
+
+
+class TransformOptions(WritingOptions, TaskOptions, total=False):
+    """The keyword arguments of `transform`; see `TaskOptions`, too.
+
+    Attributes:
+        sentences: How sentences are cut, and the language of the text.
+        protected_ranges: Spans of the text that are kept: where each begins and ends, in UTF-8
+            bytes.
+    """
+
+    sentences: SentenceOptions | None
+    protected_ranges: Sequence[tuple[int, int]] | None
 
 
 class ComposeOptions(WritingOptions, total=False):
@@ -216,6 +226,35 @@ def build_transform_request(
         ValueError: A value cannot be sent.
     """
     given = select_given(options, TransformOptions.__annotations__)
+    start = _transform_start(given)
+    if is_segmented:
+        if "segmentation" in given:
+            raise TypeError("segmentation is for a text, not for segments")
+        start.segmentation = document_pb2.SEGMENTATION_GIVEN
+    elif start.segmentation == document_pb2.SEGMENTATION_GIVEN:
+        raise TypeError("a whole text is one segment only in map; give segments")
+    return document_pb2.TransformRequest(start=start)
+
+
+def build_item_transform(options: Mapping[str, Any]) -> document_pb2.TransformStart:
+    """Make what says how each of many texts is transformed.
+
+    Args:
+        options: The keyword arguments, those of `transform` that hold for any text.
+
+    Raises:
+        TypeError: There is not exactly one task or target, or an option is unknown or of a wrong
+            type.
+        ValueError: A value cannot be sent.
+    """
+    given = select_given(options, TransformOptions.__annotations__.keys() - _OF_ONE_CALL)
+    start = _transform_start(given)
+    if len(start.translate.target_languages) > 1:
+        raise TypeError("translate_to takes one language here: a result holds one text")
+    return start
+
+
+def _transform_start(given: Mapping[str, Any]) -> document_pb2.TransformStart:
     start = document_pb2.TransformStart(
         **_writing_fields(given),
         context_segments=given.get("context_segments"),
@@ -227,16 +266,12 @@ def build_transform_request(
         ],
         cache=given.get("cache"),
     )
-    if is_segmented:
-        if "segmentation" in given:
-            raise TypeError("segmentation is for a text, not for segments")
-        start.segmentation = document_pb2.SEGMENTATION_GIVEN
-    elif "segmentation" in given:
+    if "segmentation" in given:
         start.segmentation = _SEGMENTATIONS[Segmentation(given["segmentation"])]
     if "sentences" in given:
         start.sentences.CopyFrom(build_sentence_options(given["sentences"]))
     _set_task(start, given)
-    return document_pb2.TransformRequest(start=start)
+    return start
 
 
 def build_compose_request(task: str, options: ComposeOptions) -> document_pb2.ComposeRequest:

@@ -22,10 +22,11 @@ class SegmentOrder(StrEnum):
 
 
 class Segmentation(StrEnum):
-    """What a segment is."""
+    """What a segment is; the whole text only where there are many, in `map`."""
 
     SENTENCES = "sentences"
     PARAGRAPHS = "paragraphs"
+    WHOLE = "whole"
 
 
 class Parallel(StrEnum):

@@ -405,7 +405,9 @@ class ProcessStart(_message.Message):
     the default.
     """
     stop_on_error: _builtins.bool
-    """Ends the call at the first item that fails, with its status. Default false."""
+    """Ends the call at the first item that fails, with its status. Default false.
+    An item of which only some segments failed has not failed.
+    """
     @_builtins.property
     def generate(self) -> _generation_pb2.GenerateRequest:
         """Continues each item. Without `chat` the item is the prompt; with it the
@@ -414,7 +416,10 @@ class ProcessStart(_message.Message):
 
     @_builtins.property
     def transform(self) -> _document_pb2.TransformStart:
-        """Works on each item as on a document of its own."""
+        """Works on each item as on a document of its own; with `SEGMENTATION_GIVEN`
+        each is one segment. Of several target languages only the first is
+        written; in which order and in which pieces segments come does not matter.
+        """
 
     @_builtins.property
     def tokenize(self) -> Global___TokenizeRequest:
@@ -620,12 +625,17 @@ class ProcessedText(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     FAILED_SEGMENTS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     finish_reason: _options_pb2.FinishReason.ValueType
     """Why it ended; of `transformed` the last segment's."""
     failed_segments: _builtins.int
-    """Of `transformed`: segments that failed."""
+    """Of `transformed`: segments that failed; the text has what came of them. If
+    all failed, the item has.
+    """
+    segments: _builtins.int
+    """Of `transformed`: all its segments."""
     @_builtins.property
     def usage(self) -> _options_pb2.Usage:
         """Tokens that it took."""
@@ -637,10 +647,11 @@ class ProcessedText(_message.Message):
         finish_reason: _options_pb2.FinishReason.ValueType = ...,
         usage: _options_pb2.Usage | None = ...,
         failed_segments: _builtins.int = ...,
+        segments: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_segments", b"failed_segments", "finish_reason", b"finish_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_segments", b"failed_segments", "finish_reason", b"finish_reason", "segments", b"segments", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

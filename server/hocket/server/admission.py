@@ -2,12 +2,12 @@
 
 The door is not waited at: there is a place or there is none. Who got in waits, if need be, in the
 engine's scheduler, which knows priorities and deadlines. A refusal says when to come back,
-estimated from the rate at which places have really been given back. Only the items of a corpus,
-whose caller is kept from sending more meanwhile, wait outside.
+estimated from the rate at which places have really been given back. Only a corpus job, whose caller
+is kept from sending more meanwhile, waits outside.
 
-Who is inside with one request of many parts, a document, asks for more places as it goes on, and
-does with fewer where none are free. All such places together are no more than a share: the others
-are kept for those who have none.
+Who is inside with one request of many parts, a document or a corpus, asks for more places as it
+goes on, and does with fewer where none are free. All such places together are no more than a share:
+the others are kept for those who have none.
 """
 
 import asyncio
@@ -38,9 +38,10 @@ class AdmissionConfig:
         max_waiting: Places to wait for one to run.
         max_per_connection: Places of one connection. A proxy in front shares few connections among
             many callers: raise it there.
-        document_share: Share of the places, in all and of each connection, that documents may take
-            beyond the one that each comes in with. They take what is free and give it back segment
-            by segment; the rest is kept for other calls. 0: one place each.
+        document_share: Share of the places, in all and of each connection, that documents and
+            corpus jobs may take beyond the one that each comes in with. They take what is free and
+            give it back segment by segment, item by item; the rest is kept for other calls. 0: one
+            place each.
     """
 
     max_running: Annotated[int, Ge(1), Le(4_096)] = 32
@@ -55,7 +56,7 @@ class AdmissionStatistics:
 
     Attributes:
         in_progress: Places taken.
-        further: Of these, taken by documents beyond their first.
+        further: Of these, taken by documents and corpus jobs beyond their first.
         connections: Connections that hold one.
         refused: Requests refused so far.
         leave_rate: Places given back in a second, lately.
@@ -78,6 +79,11 @@ class Permit:
         self._connection = connection
         self._places = places
         self._is_further = is_further
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the places were not given back."""
+        return self._places > 0
 
     def release(self) -> None:
         """Give the places back. Repeatable."""
@@ -193,8 +199,12 @@ class Admission:
         """
         own = self._config.max_per_connection
         while places <= min(own, self._all.count) and not self._has_room(connection, places):
-            await self._left.wait()
+            await self.wait_left()
         return self.enter_nowait(connection, places)
+
+    async def wait_left(self) -> None:
+        """Wait until somebody leaves."""
+        await self._left.wait()
 
     def statistics(self) -> AdmissionStatistics:
         """Return how things stand."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from hocket.client import Client, MapOptions, Message
+from hocket.client import Client, MapOptions, Message, Segmentation
 from hocket.client._commands.connection import (
     UsageError,
     add_connection_flags,
@@ -15,6 +15,7 @@ from hocket.client._commands.connection import (
     positive_seconds,
 )
 from hocket.client._commands.sampling import add_sampling_flags, sampling_options
+from hocket.client._commands.tasks import add_task_flags, has_task, task_options
 from hocket.client._commands.text import add_sentence_flags, sentence_options
 from hocket.client._corpus_state import build_start
 from hocket.client._map import sinks, sources
@@ -30,6 +31,7 @@ on each line; its name tells which. Ids come from the id field, or are numbers o
 
 What came of each text is a line of OUTPUT, or a row if its name ends in .csv or .parquet:
   generate  id, text, finish_reason, prompt_tokens, completion_tokens
+  transform id, text, finish_reason, segments, failed_segments
   tokenize  id, token_ids
   split     id, sentences
   and instead of these, for a text that failed: error
@@ -53,7 +55,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("file", type=Path, metavar="FILE", help="the texts")
     parser.add_argument(
         "--op",
-        choices=["generate", "tokenize", "split"],
+        choices=["generate", "transform", "tokenize", "split"],
         default="generate",
         help="what to do with each (default: %(default)s)",
     )
@@ -102,11 +104,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="each text is continued as it is (default otherwise)",
     )
     generate.add_argument("--system", metavar="TEXT", help="a system message; implies --chat")
+    add_task_flags(parser, is_required=False)
+    parts = parser.add_argument_group("transform, split").add_mutually_exclusive_group()
+    parts.add_argument("--paragraphs", action="store_true", help="paragraphs, not sentences")
+    parts.add_argument("--whole", action="store_true", help="each text is one segment (transform)")
     tokenize = parser.add_argument_group("tokenize")
     tokenize.add_argument("--add-special-tokens", action="store_true", help="begin-of-text too")
     tokenize.add_argument("--parse-special-tokens", action="store_true", help="read their texts")
-    split = parser.add_argument_group("split")
-    split.add_argument("--paragraphs", action="store_true", help="cut at paragraphs instead")
     add_sentence_flags(parser)
     add_sampling_flags(parser)
     add_connection_flags(parser)
@@ -152,6 +156,8 @@ def _map(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace, client: Client) -> MapOptions:
     """Return what is said of the operation."""
+    if has_task(arguments) != (arguments.op == "transform"):
+        raise UsageError("--op transform goes with a task, such as --translate-to")
     if arguments.op == "split":
         return MapOptions(
             paragraphs=arguments.paragraphs or None, sentences=sentence_options(arguments)
@@ -162,6 +168,8 @@ def _options(arguments: argparse.Namespace, client: Client) -> MapOptions:
             add_special_tokens=arguments.add_special_tokens or None,
             parse_special_tokens=arguments.parse_special_tokens or None,
         )
+    if arguments.op == "transform":
+        return _transform_options(arguments)
     if arguments.system is not None and arguments.chat is False:
         raise UsageError("--system goes with --chat")
     options = cast("MapOptions", sampling_options(arguments))
@@ -171,6 +179,17 @@ def _options(arguments: argparse.Namespace, client: Client) -> MapOptions:
     if chat:
         system = arguments.system
         options["messages"] = [] if system is None else [Message(role="system", content=system)]
+    return options
+
+
+def _transform_options(arguments: argparse.Namespace) -> MapOptions:
+    if len(arguments.translate_to or ()) > 1:
+        raise UsageError("--translate-to takes one language here")
+    given = {**sampling_options(arguments), **task_options(arguments)}
+    options = cast("MapOptions", given)
+    options["sentences"] = sentence_options(arguments)
+    if arguments.whole:
+        options["segmentation"] = Segmentation.WHOLE
     return options
 
 

@@ -18,7 +18,6 @@ from hocket.client import (
     Granularity,
     Parallel,
     Section,
-    Segmentation,
     SegmentOrder,
     SyncDocumentStream,
     TransformOptions,
@@ -39,6 +38,7 @@ from hocket.client._commands.targets import (
     TargetReport,
     target_text,
 )
+from hocket.client._commands.tasks import add_task_flags, task_options
 from hocket.client._commands.text import add_sentence_flags, sentence_options
 
 REFUSED = 3
@@ -84,32 +84,8 @@ def _add_transform(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", metavar="FILE", help="the document; - reads standard input")
-    group = parser.add_argument_group("task, exactly one")
-    task = group.add_mutually_exclusive_group(required=True)
-    task.add_argument("--instruction", metavar="TEXT", help="what to do with each segment")
-    task.add_argument("--template", metavar="TEXT", help="a prompt with {segment} in it")
-    task.add_argument(
-        "--translate-to", nargs="+", metavar="LANGUAGE", help="translate; each is a variant"
-    )
-    task.add_argument(
-        "--rewrite", nargs="?", const=True, metavar="STYLE", help="say it in other words"
-    )
-    task.add_argument(
-        "--summarize", nargs="?", const=True, type=int, metavar="SENTENCES", help="shorten"
-    )
-    task.add_argument("--classify", metavar="LABEL,LABEL", help="say which label fits")
-    group.add_argument("--source-language", help="what to translate from (default: found out)")
+    add_task_flags(parser, is_required=True)
     parser.add_argument("--paragraphs", action="store_true", help="a segment is a paragraph")
-    parser.add_argument(
-        "--context", type=int, metavar="N", help="show the model so many segments before each"
-    )
-    parser.add_argument(
-        "--no-protect", action="store_true", help="let code, URLs and the like be changed"
-    )
-    parser.add_argument(
-        "--keep", action="append", metavar="TERM", help="keep this term as it is; repeatable"
-    )
-    parser.add_argument("--no-cache", action="store_true", help="write every segment anew")
     _add_shared_flags(parser)
     add_sentence_flags(parser)
     add_connection_flags(parser)
@@ -170,23 +146,8 @@ def _add_shared_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _transform(arguments: argparse.Namespace) -> int:
-    options = cast("TransformOptions", _shared_options(arguments))
-    options["instruction"] = arguments.instruction
-    options["template"] = arguments.template
-    options["translate_to"] = arguments.translate_to
-    options["source_language"] = arguments.source_language
-    options["rewrite"] = arguments.rewrite
-    options["summarize"] = arguments.summarize
-    if arguments.classify is not None:
-        options["classify"] = [label.strip() for label in arguments.classify.split(",")]
-    options["segmentation"] = Segmentation.PARAGRAPHS if arguments.paragraphs else None
+    options = cast("TransformOptions", {**_shared_options(arguments), **task_options(arguments)})
     options["sentences"] = sentence_options(arguments)
-    options["context_segments"] = arguments.context
-    options["protect"] = False if arguments.no_protect else None
-    options["protected_terms"] = arguments.keep
-    options["cache"] = False if arguments.no_cache else None
-    if arguments.source_language is not None and arguments.translate_to is None:
-        raise UsageError("--source-language goes with --translate-to")
     with (
         _open(arguments.input) as file,
         make_client(arguments) as client,

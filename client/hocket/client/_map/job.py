@@ -23,7 +23,7 @@ from hocket.client._commands.connection import UsageError
 from hocket.client._map.feed import Feed
 from hocket.client._map.journal import Journal, JournalEntry, WrongJournal, row_digest
 from hocket.client._map.progress import JobProgress
-from hocket.client._map.records import record_of, tokens_of
+from hocket.client._map.records import is_failed, record_of, tokens_of
 from hocket.client._map.sinks import Sink
 from hocket.client._map.sources import Row, Source
 
@@ -33,10 +33,11 @@ _PASSING = (TransportError, StreamError, Unavailable, Overloaded)
 
 
 class ItemFailed(Exception):
-    """A row failed, and that shall end the job."""
+    """A row failed, or a part of it, and that shall end the job."""
 
-    def __init__(self, row: Row, error: ClientError) -> None:
-        super().__init__(f"{row.id!r} failed: {error}")
+    def __init__(self, row: Row, result: MapResult) -> None:
+        parts = f"{result.failed_segments} of {result.segments} segments"
+        super().__init__(f"{row.id!r} failed: {result.error or parts}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +210,12 @@ class Job:
     def _take(self, feed: Feed, progress: JobProgress, result: MapResult) -> None:
         seq = int(result.id)
         row = feed.row(seq)
-        if result.error is not None and self._plan.stops_on_error:
-            raise ItemFailed(row, result.error)
+        failed = is_failed(result)
+        if failed and self._plan.stops_on_error:
+            raise ItemFailed(row, result)
         self._sink.add(record_of(self._plan.op, row, result))
         self._digest ^= row_digest(seq, row.id, row.text)
-        self._failed += result.error is not None
+        self._failed += failed
         self._ahead.add(seq)
         while self._next in self._ahead:
             self._ahead.remove(self._next)
@@ -221,7 +223,7 @@ class Job:
         feed.end(seq, next_seq=self._next)
         self._uncommitted += 1
         self._last_result_at = self._clock()
-        progress.add(is_failed=result.error is not None, tokens=tokens_of(self._plan.op, result))
+        progress.add(is_failed=failed, tokens=tokens_of(self._plan.op, result))
         is_due = self._last_result_at - self._committed_at >= _BATCH_SECONDS
         if is_due or self._uncommitted >= _BATCH_ROWS:
             self._commit()

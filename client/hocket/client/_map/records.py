@@ -12,6 +12,7 @@ from hocket.client._map.sources import Row
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "generate": ("text", "finish_reason", "prompt_tokens", "completion_tokens"),
+    "transform": ("text", "finish_reason", "segments", "failed_segments"),
     "tokenize": ("token_ids",),
     "split": ("sentences",),
 }
@@ -41,14 +42,28 @@ def record_of(op: MapOperation, row: Row, result: MapResult) -> dict[str, Any]:
                 ],
             }
         case _:
-            reason, usage = result.finish_reason, result.usage
+            reason = result.finish_reason
             return {
                 "id": row.id,
                 "text": result.text,
                 "finish_reason": reason.value if reason else "",
-                "prompt_tokens": usage.prompt_tokens if usage else 0,
-                "completion_tokens": usage.completion_tokens if usage else 0,
+                **_counts(op, result),
             }
+
+
+def _counts(op: MapOperation, result: MapResult) -> dict[str, int]:
+    if op == "transform":  # what it took depends on what others had written before
+        return {"segments": result.segments, "failed_segments": result.failed_segments}
+    usage = result.usage
+    return {
+        "prompt_tokens": usage.prompt_tokens if usage else 0,
+        "completion_tokens": usage.completion_tokens if usage else 0,
+    }
+
+
+def is_failed(result: MapResult) -> bool:
+    """Whether a row failed, or a part of it."""
+    return result.error is not None or result.failed_segments > 0
 
 
 def tokens_of(op: MapOperation, result: MapResult) -> int:

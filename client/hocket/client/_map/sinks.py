@@ -128,6 +128,8 @@ class Sink:
             "finish_reason": arrow.string(),
             "prompt_tokens": arrow.int64(),
             "completion_tokens": arrow.int64(),
+            "segments": arrow.int64(),
+            "failed_segments": arrow.int64(),
             "token_ids": arrow.list_(arrow.int64()),
             "sentences": arrow.list_(
                 arrow.struct(

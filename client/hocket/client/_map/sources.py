@@ -2,12 +2,15 @@
 
 import csv
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hocket.client._commands.connection import UsageError
+from hocket.client._map.ids import SeenIds
 
 FORMATS = ("jsonl", "csv", "parquet", "text")
 _BY_SUFFIX = {
@@ -61,14 +64,16 @@ class Source:
         Raises:
             UsageError: The file cannot be read, or is not what it should be.
         """
-        seen: set[str | int] = set()
         try:
-            for seq, (place, id_, text) in enumerate(_READERS[self.format](self)):
-                row = Row(seq, self._id(place, id_), self._text(place, text))
-                if row.id in seen:
-                    raise UsageError(f"{self.path}, {place}: the id {row.id!r} stood before")
-                seen.add(row.id)
-                yield row
+            with closing(SeenIds()) as seen:
+                for seq, (place, id_, text) in enumerate(_READERS[self.format](self)):
+                    row = Row(seq, self._id(place, id_), self._text(place, text))
+                    # Lines of plain text are numbered: none stands twice.
+                    if self.format != "text" and not seen.add(row.id):
+                        raise UsageError(f"{self.path}, {place}: the id {row.id!r} stood before")
+                    yield row
+        except sqlite3.Error as error:
+            raise UsageError(f"cannot keep the ids of {self.path}: {error}") from None
         except OSError as error:
             raise UsageError(f"cannot read {self.path}: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -57,6 +57,7 @@ class WritingOptions:
 
     Attributes:
         request_id: Of the document; its parts have names that begin with it.
+        group: What the document shares its part of the batch with; empty for nothing but itself.
         owner: Who asks; prefixes and results are shared by the requests of one owner alone.
         sampling: How tokens are drawn; each job has a seed made from its `seed`.
         is_seed_given: Whether the caller gave that seed, so that the same is wanted again.
@@ -70,6 +71,7 @@ class WritingOptions:
     """
 
     request_id: str
+    group: str = ""
     owner: str = ""
     sampling: SamplingParams
     is_seed_given: bool = False
@@ -252,7 +254,7 @@ class Voice:
         )
         return Submit(
             request_id=name,
-            group=options.request_id,
+            group=options.group or options.request_id,
             owner=options.owner,
             prompt_token_ids=token_ids,
             sampling=self.sampling if manner is None else manner.sampling,

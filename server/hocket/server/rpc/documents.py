@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from hocket.server.document.config import DocumentConfig
 from hocket.server.document.merge import Released
-from hocket.server.document.transform import DocumentTransform, TransformPlan
+from hocket.server.document.transform import DocumentTransform
 from hocket.server.document.writer import Writer
 from hocket.server.errors import InvalidRequest
 from hocket.server.executors import Executors
@@ -113,18 +113,8 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     async def _document(
         self, checked: CheckedTransform, places: DocumentPlaces, record: AccessRecord
     ) -> DocumentTransform:
-        config, writing = self._config, checked.writing
-        plan = TransformPlan(
-            order=writing.order,
-            window=writing.window,
-            variants=len(checked.variants),
-            context_segments=checked.context_segments,
-            max_segments=config.max_segments,
-            max_bytes=config.max_mib << 20,
-            max_gap_bytes=self._max_message_bytes // 2,
-        )
         return DocumentTransform(
-            plan,
+            checked.plan(self._config, max_message_bytes=self._max_message_bytes),
             writer=self._writer_for(checked),
             segmenter=await self._executors.run_aside(checked.segmenter),
             places=places,

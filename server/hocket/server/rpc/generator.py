@@ -71,10 +71,6 @@ class Generator:
         self._resume_tokens = resume_tokens
         self._clock = clock
 
-    async def enter(self, record: AccessRecord) -> Permit:
-        """Wait for a place for one answer, and take it."""
-        return await self._admission.enter(record.peer)
-
     async def events(
         self,
         request: generation_pb2.GenerateRequest,

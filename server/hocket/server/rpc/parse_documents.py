@@ -7,6 +7,7 @@ kept.
 from dataclasses import dataclass
 
 from hocket.server.catalogue import ServedModel
+from hocket.server.document.config import DocumentConfig
 from hocket.server.document.form import Form
 from hocket.server.document.tasks import (
     Classify,
@@ -18,6 +19,7 @@ from hocket.server.document.tasks import (
     Translate,
     variants_of,
 )
+from hocket.server.document.transform import TransformPlan
 from hocket.server.errors import InvalidRequest
 from hocket.server.rpc.limits import (
     MAX_INSTRUCTION_CHARS,
@@ -82,6 +84,18 @@ class CheckedTransform:
     def variants(self) -> tuple[str, ...]:
         """What each variant is: the target languages, or one empty name."""
         return variants_of(self.task)
+
+    def plan(self, config: DocumentConfig, *, max_message_bytes: int) -> TransformPlan:
+        """Return how the document is worked through, within the bounds of the server."""
+        return TransformPlan(
+            order=self.writing.order,
+            window=self.writing.window,
+            variants=len(self.variants),
+            context_segments=self.context_segments,
+            max_segments=config.max_segments,
+            max_bytes=config.max_mib << 20,
+            max_gap_bytes=max_message_bytes // 2,
+        )
 
     def segmenter(self) -> Segmenter:
         """Return what cuts the document. Text thread: a thousand terms take a while."""

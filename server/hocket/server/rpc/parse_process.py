@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 
 from hocket.server.errors import FieldViolation, InvalidRequest
 from hocket.server.rpc.limits import MAX_ITEM_BYTES, MAX_ITEM_ID_BYTES, Range, Violations
-from hocket.v1 import generation_pb2, text_pb2
+from hocket.v1 import document_pb2, generation_pb2, options_pb2, text_pb2
 
 _OF_EACH_ITEM = "must be empty: each item brings its own"
 _NOT_SENT = "must be unset: results of items do not carry it"
@@ -23,7 +23,8 @@ class ProcessConfig:
 
     Attributes:
         max_window: Most items of one `Process` call that are read and have no result that was sent.
-            Of the texts that it generates, as many run at once as there are places at the door.
+            Of the texts that it writes, as many run at once as there are places at the door for it,
+            which `admission.document_share` bounds.
     """
 
     max_window: Annotated[int, Ge(1), Le(4_096)] = 64
@@ -73,6 +74,27 @@ def check_generate(request: generation_pb2.GenerateRequest, violations: Violatio
         violations.add("start.generate.output.prompt_logprobs", _NOT_SENT)
 
 
+def check_transform_start(start: document_pb2.TransformStart, violations: Violations) -> None:
+    """Note what a transformation says of one text alone."""
+    check_empty("transform.request_id", start.request_id, violations)
+    if start.protected_ranges:
+        violations.add("start.transform.protected_ranges", "must be empty: they are of one text")
+
+
+def transform_start(
+    template: document_pb2.TransformStart, request_id: str
+) -> document_pb2.TransformStart:
+    """Return the start of one item's document, of which one text is wanted, whole."""
+    start = document_pb2.TransformStart()
+    start.CopyFrom(template)
+    start.request_id = request_id
+    start.order = document_pb2.SEGMENT_ORDER_IN_ORDER
+    start.granularity = options_pb2.GRANULARITY_SENTENCE
+    if start.HasField("translate"):
+        del start.translate.target_languages[1:]
+    return start
+
+
 def generate_request(
     template: generation_pb2.GenerateRequest, text: str
 ) -> generation_pb2.GenerateRequest:
@@ -107,7 +129,7 @@ def of_item(error: InvalidRequest) -> InvalidRequest:
     return InvalidRequest(
         *(
             FieldViolation(field="item.text", description=violation.description)
-            if violation.field.startswith(("prompt", "chat", "text"))
+            if violation.field.startswith(("prompt", "chat", "text", "segment"))
             else violation
             for violation in error.violations
         ),

@@ -19,7 +19,7 @@ from hocket.server.rpc.health import HealthService
 from hocket.server.rpc.keys import Keys
 from hocket.server.rpc.listener import SERVICES, Listener, ListenerConfig
 from hocket.server.rpc.models import ModelService
-from hocket.server.rpc.operations import OperationRooms
+from hocket.server.rpc.operation import OperationRooms
 from hocket.server.rpc.parse_process import ProcessConfig
 from hocket.server.rpc.process import Corpora
 from hocket.server.rpc.record import Observers
@@ -89,7 +89,11 @@ def build_listener(
     text_door = text_admission(max_message_bytes, clock)
     rooms = OperationRooms(
         catalogue=catalogue,
+        admission=admission,
         generator=generator,
+        document=document,
+        documents=calls,
+        writer_for=writers.writer_for,
         text_admission=text_door,
         executors=executors,
         max_message_bytes=max_message_bytes,

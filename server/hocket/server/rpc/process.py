@@ -20,7 +20,8 @@ from hocket.server.admission import Permit
 from hocket.server.errors import HocketError, InternalError, InvalidRequest
 from hocket.server.lifecycle import Lifecycle
 from hocket.server.rpc.limits import Violations
-from hocket.server.rpc.operations import OPERATIONS, Operation, OperationRooms
+from hocket.server.rpc.operation import Operation, OperationRooms
+from hocket.server.rpc.operations import OPERATIONS
 from hocket.server.rpc.parse_process import ProcessConfig, ProcessOptions, parse_options, shown_id
 from hocket.server.rpc.record import AccessRecord
 from hocket.server.rpc.status import to_status
@@ -79,7 +80,7 @@ class Corpora:
         if kind is None:
             violations.add("start.operation", f"one of {', '.join(OPERATIONS)} must be set")
             violations.raise_any()
-        operation = OPERATIONS[str(kind)](self._rooms, start, violations)
+        operation = OPERATIONS[str(kind)](self._rooms, start, violations, call)
         violations.raise_any()
         call.model = operation.model
         return _Job(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from hocket.server.document.cache import SegmentCache
 from hocket.server.document.caching import CachingWriter
@@ -39,13 +40,18 @@ class Writers:
         self._cache = SegmentCache(cache_bytes) if cache_bytes else None
         self._clock = clock
 
-    def writer_for(self, checked: CheckedTransform) -> Writer:
-        """Return what writes a document."""
+    def writer_for(self, checked: CheckedTransform, *, group: str = "") -> Writer:
+        """Return what writes a document.
+
+        Args:
+            checked: The document.
+            group: What it shares its part of the batch with; empty for nothing but itself.
+        """
         writing = checked.writing
         writer = GeneratingWriter(
             writing.model,
             Prompts(checked.task, language=checked.sentences.language),
-            _options(writing, checked.sentences),
+            replace(_options(writing, checked.sentences), group=group),
             run_text=self._executors.run_text,
             clock=self._clock,
         )
