@@ -104,7 +104,7 @@ class Generating:
         """
         self._generator = rooms.generator
         self._template = start.generate
-        model = rooms.catalogue.find(start.generate.model)
+        model = rooms.catalogue.find(start.generate.model, field="start.generate.model")
         self.model = model.description.name
         check_generate(start.generate, violations)
         request = generate_request(start.generate, "")
@@ -161,7 +161,7 @@ class Tokenizing:
         """
         self._rooms = rooms
         self._template = start.tokenize
-        model = rooms.catalogue.find(start.tokenize.model)
+        model = rooms.catalogue.find(start.tokenize.model, field="start.tokenize.model")
         self.model = model.description.name
         self._tokenizer = model.tokenizer
         self._most_bytes = rooms.max_message_bytes // TOKEN_BYTES

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from hocket.server.document.fast_translate import FastTranslate
 from hocket.server.errors import StartupError
+from hocket.server.translation.fast_translate import FastTranslate
 
 
 @pytest.mark.slow

