@@ -103,9 +103,9 @@ async def test_a_paragraph_comes_sentence_by_sentence_with_its_white_space():
     booth = Booth()
     text = "It is one\nline.  Two?\n\nAnd 3! ..."
     pieces, end = await _written(_writer(booth), _job(text))
-    assert [asked[0] for asked in booth.asked] == ["It is one line.", "Two?", "And 3! ..."]
+    assert [asked[0] for asked in booth.asked] == ["It is one line.", "Two?", "And 3!"]
     assert "".join(piece.text for piece in pieces) == "IT IS ONE LINE.  TWO?\n\nAND 3! ..."
-    assert pieces[0] == WrittenPiece("IT IS ONE LINE.  ", PieceKind.SENTENCE)
+    assert pieces[0] == WrittenPiece("IT IS ONE LINE.", PieceKind.SENTENCE)
     assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (9, 3)
     assert end.timings is not None
     assert end.timings.queue == 2.0
@@ -146,18 +146,19 @@ async def test_a_failure_is_the_jobs_own():
 
 async def test_a_cancelled_job_ends_at_once_with_the_sentences_that_came():
     booth = Booth()
-    writer, job = _writer(booth), _job("One. Two. Three.")
+    writer, job = _writer(booth), _job("One. Two. Three. Four.")
     async with aclosing(writer.write(job)) as items:
-        assert (await anext(items)).text == "ONE. "
+        assert (await anext(items)).text == "ONE."
         booth.may_answer.clear()
         booth.reached.clear()
         ending = asyncio.create_task(anext(items))
         await booth.reached.wait()
         writer.cancel_nowait(job)
         writer.cancel_nowait(job)
-        end = await ending  # though nothing was answered
+        assert (await ending).text == " TWO."  # what had come, though no more is answered
+        end = await anext(items)
     assert end.finish_reason is FinishReason.CANCELLED
-    assert [asked[0] for asked in booth.asked] == ["One.", "Two."]
+    assert [asked[0] for asked in booth.asked] == ["One.", "Two.", "Three."]
 
 
 async def test_a_job_that_was_cancelled_before_asks_for_nothing():
@@ -226,3 +227,10 @@ def test_units_join_to_the_segment_and_none_is_too_long(text, cuts, most):
 def test_a_text_without_spaces_is_cut_all_the_same():
     units = units_of(_segment("```\n" + "x" * 1_000), SentenceOptions(), max_chars=100)
     assert max(len(unit) for unit, _ in units) <= 100
+
+
+def test_what_makes_an_item_or_a_heading_is_not_translated():
+    for mark in ("- ", "## ", "12. ", "\u2022 ", "> "):
+        units = units_of(_segment(f"{mark}One 2."), SentenceOptions(), max_chars=100)
+        assert units == [(mark, False), ("One 2.", True)]
+    assert units_of(_segment("-one"), SentenceOptions(), max_chars=100) == [("-one", True)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from hocket.server.admission import Admission
-from hocket.server.catalogue import Catalogue, ModelDescription, Served, ServedModel
+from hocket.server.catalogue import Catalogue, Served, ServedModel
 from hocket.server.drain import Departure
 from hocket.server.engine.statistics import EngineStatistics
 from hocket.server.errors import Draining, EngineFailed, StartupError
@@ -194,7 +194,7 @@ class App:
         )
         self._serve(model, *translators)
         self.lifecycle.enter(ServerState.SERVING)
-        self._announce(loaded.description)
+        self._announce(model, *translators)
 
     def _serve(self, *models: Served) -> None:
         """Put all that is loaded into the catalogue, the default first.
@@ -287,20 +287,26 @@ class App:
             lag.cancel()
             exporter.close()
 
-    def _announce(self, model: ModelDescription) -> None:
+    def _announce(self, *served: Served) -> None:
         """Tell that the server serves: people, the log, and whoever waits for the ready file.
+
+        Args:
+            served: What it serves, the default first.
 
         Raises:
             StartupError: The ready file cannot be written.
         """
         seconds = self._clock() - self._began
-        line = f"Serving {model.name} on {self.address} after {seconds:.1f} s. Ctrl-C drains it."
+        model, *others = (each.description for each in served)
+        names = ", ".join((model.name, *(other.name for other in others)))
+        line = f"Serving {names} on {self.address} after {seconds:.1f} s. Ctrl-C drains it."
         if not self._progress.announce(line):
             _log.info(
                 "serving",
                 model=model.name,
                 dtype=model.dtype,
                 parameters=model.parameters,
+                others=[other.name for other in others],
                 address=self.address,
                 metrics_address=self.metrics_address,
                 seconds=round(seconds, 3),

@@ -27,6 +27,8 @@ from hocket.server.translation.protocol import Pair, Translation, TranslationReq
 _LONG_CHARS = 4_096  # that take the loop too long to be cut on it
 # What goes with a protected span before it rather than with the words after it.
 _GLUE: Final = re.compile(r"[\s,;:.!?)\]}\u2013\u2014\u2026\u3001\u3002\uff0c]+")
+# What makes a line an item, a heading or a quotation, and is no part of its first sentence.
+_MARK: Final = re.compile(r"\s*(?:[-*+#>\u2022\u2013\u2014]+|\d+[.)])\s+")
 
 Unit = tuple[str, bool]  # text, and whether it is to be translated
 
@@ -66,37 +68,25 @@ class TranslatingWriter:
         Raises:
             HocketError: The translator failed, or all were cut off.
         """
-        begun, units = self._clock(), await self._units(job.segment)
+        units = await self._units(job.segment)
         cutter = Cutter(self._options.granularity, self._options.sentences)
-        queue, usage, first_text = 0.0, JobUsage(), None
+        telling = _Telling(self._clock)
         reason = FinishReason.END_OF_TEXT
-        for index, (text, is_prose) in enumerate(units):
+        for text, is_prose in units:
             shown = text
             if is_prose:
                 translation = await self._ask(job.place, text)
                 if translation is None:
                     reason = FinishReason.CANCELLED
                     break
+                telling.note(translation)
                 shown = translation.text.strip()
-                queue = translation.queue if first_text is None else queue
-                usage += JobUsage(
-                    prompt_tokens=translation.prompt_tokens,
-                    completion_tokens=translation.completion_tokens,
-                )
-            is_last = index + 1 == len(units)
-            for piece in (*cutter.push(shown), *(cutter.finish() if is_last else ())):
-                first_text = self._clock() - begun if first_text is None else first_text
+            for piece in telling.shown(cutter.push(shown)):
                 yield piece
+        for piece in telling.shown(cutter.finish()):
+            yield piece
         self._cancelled.discard(job.place)
-        total = self._clock() - begun
-        yield Written(
-            finish_reason=reason,
-            usage=usage,
-            timings=Timings(
-                queue=queue, prefill=0.0, first_token=None, first_text=first_text, total=total
-            ),
-            protection=_protection(job.segment, units),
-        )
+        yield telling.written(reason, _protection(job.segment, units))
 
     def cancel_nowait(self, job: Job) -> None:
         """Let a job's text go after the sentences that have come; see `Writer.cancel_nowait`."""
@@ -148,6 +138,44 @@ class TranslatingWriter:
             work.cancel()
 
 
+class _Telling:
+    """What there is to tell of a job when it ends."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._queue: float | None = None
+        self._first_text: float | None = None
+        self._usage = JobUsage()
+
+    def note(self, translation: Translation) -> None:
+        """Take note of a sentence."""
+        self._queue = translation.queue if self._queue is None else self._queue
+        self._usage += JobUsage(
+            prompt_tokens=translation.prompt_tokens,
+            completion_tokens=translation.completion_tokens,
+        )
+
+    def shown(self, pieces: list[WrittenPiece]) -> list[WrittenPiece]:
+        """Take note that pieces are handed out; return them."""
+        if pieces and self._first_text is None:
+            self._first_text = self._clock() - self._begun
+        return pieces
+
+    def written(self, reason: FinishReason, protection: str) -> Written:
+        """Return how the job ended."""
+        timings = Timings(
+            queue=self._queue or 0.0,
+            prefill=0.0,
+            first_token=None,
+            first_text=self._first_text,
+            total=self._clock() - self._begun,
+        )
+        return Written(
+            finish_reason=reason, usage=self._usage, timings=timings, protection=protection
+        )
+
+
 def units_of(segment: Segment, sentences: SentenceOptions, *, max_chars: int) -> list[Unit]:
     """Return what a segment is translated by, which joins to its text. Any thread; pure.
 
@@ -193,9 +221,11 @@ def _trimmed(sentence: str) -> Iterator[Unit]:
     if not any(character.isalnum() for character in core):
         yield sentence, False
         return
-    begin = sentence.index(core)
+    mark = _MARK.match(sentence)
+    begin = mark.end() if mark else sentence.index(core)
+    core = sentence[begin:].rstrip()
     yield sentence[:begin], False
-    yield core, True
+    yield core, any(character.isalnum() for character in core)
     yield sentence[begin + len(core) :], False
 
 

