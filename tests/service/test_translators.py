@@ -23,6 +23,7 @@ from hocket.v1 import (
     text_pb2,
     text_pb2_grpc,
 )
+from running_app import app_of, running
 from service.document_calls import (
     ORDERS,
     answer,
@@ -169,6 +170,24 @@ async def test_what_is_left_at_the_end_of_the_grace_is_told_why():
         end = await end_of(call)
         upper.open()
     assert (end.code, end.reason) == ("UNAVAILABLE", "SERVER_DRAINING")
+
+
+async def test_the_death_of_the_engine_ends_documents_that_do_not_need_it():
+    """The process is leaving: nobody is left to wait for a thread."""
+    upper = Upper(is_open=False)
+    settings = loopback_settings(translator={"translators": [f"{NAME}=x"]})
+    app = app_of(settings=settings, load_translator=lambda _spec: upper)
+    async with running(app) as task:
+        await app.lifecycle.wait_for(ServerState.SERVING)
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            call = call_of(channel)
+            await send(call, start(**TO_PT), *parts("One. Two."))
+            await upper.reached.wait()
+            app._fail(RuntimeError("the engine died"))
+            end = await end_of(call)
+            upper.open()
+        assert (end.code, end.reason) == ("UNAVAILABLE", "ENGINE_FAILED")
+        assert await task == 1
 
 
 async def test_an_accepted_document_finishes_while_the_server_drains():
