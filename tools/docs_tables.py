@@ -33,7 +33,8 @@ Every setting has a section and a key. From weakest to strongest, it comes from
 2. the TOML file that `--config` names, with a table for each section,
 3. the environment: `HOCKET_SECTION__KEY`,
 4. `--set section.key=value`, as often as needed,
-5. flags: `--model` for `model.model`, `--address` for `listener.address`, `--quantization` for
+5. flags: `--model` for `model.model`, `--translator` (as often as needed) for
+   `translator.translators`, `--address` for `listener.address`, `--quantization` for
    `runner.quantization` (`none`, `int8` or `auto`), and `--quiet` for a
    `log.level` of `warning`, without the lines that tell people how far starting has come.
 

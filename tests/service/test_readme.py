@@ -113,7 +113,8 @@ async def test_each_document_command_ends_well(line, tmp_path, monkeypatch):
     assert json.loads(written.splitlines()[-1])["event"] == "finished"
     if "--output" in line:
         names = {path.name for path in tmp_path.iterdir()}
-        assert names == {"report.txt", "translated.pt.txt", "translated.es.txt"}
+        several = {"translated.pt.txt", "translated.es.txt"}
+        assert names == {"report.txt"} | (several if "es" in line else {"translated.txt"})
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ def parse_model(model: model_pb2.Model) -> Model:
         can_generate=model.capabilities.generate,
         can_chat=model.capabilities.chat,
         can_tokenize=model.capabilities.tokenize,
+        can_translate=model.capabilities.translate,
+        directions=tuple((each.source_language, each.target_language) for each in model.directions),
         license=model.license,
         digest=model.digest,
     )

@@ -241,12 +241,15 @@ class Model:
         name: The name to ask for it by.
         architecture: Such as `llama` or `gpt2`.
         dtype: Number type of its weights in memory.
-        parameters: How many there are.
+        parameters: How many there are; 0 if unknown.
         vocabulary_size: Token ids are below it.
         limits: What one request may ask of it.
         can_generate: Whether it writes text.
         can_chat: Whether it has a chat template, so that `messages` are understood.
         can_tokenize: Whether `tokenize` and its kin may be called for it.
+        can_translate: Whether it is a translator that is no language model, for `transform` with
+            `translate_to` alone.
+        directions: Source and target languages of a translator, as ISO 639-1 codes.
         license: SPDX identifier or name of the licence of the weights; empty if unknown.
         digest: SHA-256 of the weights file in hexadecimal; empty for several files.
     """
@@ -260,6 +263,8 @@ class Model:
     can_generate: bool
     can_chat: bool
     can_tokenize: bool
+    can_translate: bool
+    directions: tuple[tuple[str, str], ...]
     license: str
     digest: str
 

@@ -220,7 +220,9 @@ class TransformStart(_message.Message):
     """
     model: _builtins.str
     """Name of a served model; empty means the server's default. A translator that
-    is no language model takes `translate` alone.
+    is no language model takes `translate` alone, in one of its directions,
+    without `context_segments`, and of `sampling` and `stopping` no more than a
+    seed; it takes sentences as they come, whatever their `priority`.
     """
     segmentation: Global___Segmentation.ValueType
     """What a segment is."""
@@ -373,8 +375,9 @@ class Translate(_message.Message):
     TARGET_LANGUAGES_FIELD_NUMBER: _builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
     source_language: _builtins.str
-    """The language of the text; empty lets the model find out. At most 64
-    characters.
+    """The language of the text; empty lets the model find out. For a translator
+    it is then `SentenceOptions.language`, or the one language from which it
+    knows a way into the target. At most 64 characters.
     """
     @_builtins.property
     def target_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

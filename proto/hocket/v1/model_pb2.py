@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hocket/v1/model.proto\x12\thocket.v1\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.hocket.v1.Model\"\xe4\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12&\n\x06limits\x18\x06 \x01(\x0b\x32\x16.hocket.v1.ModelLimits\x12\x32\n\x0c\x63\x61pabilities\x18\x07 \x01(\x0b\x32\x1c.hocket.v1.ModelCapabilities\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x0e\n\x06\x64igest\x18\t \x01(\t\"\xa8\x01\n\x0bModelLimits\x12\x1a\n\x12max_context_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x02 \x01(\r\x12\x1d\n\x15max_completion_tokens\x18\x03 \x01(\r\x12\x13\n\x0bmax_choices\x18\x04 \x01(\r\x12\x14\n\x0cmax_logprobs\x18\x05 \x01(\r\x12\x18\n\x10max_stop_strings\x18\x06 \x01(\r\"E\n\x11ModelCapabilities\x12\x10\n\x08generate\x18\x01 \x01(\x08\x12\x0c\n\x04\x63hat\x18\x02 \x01(\x08\x12\x10\n\x08tokenize\x18\x03 \x01(\x08\x32\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.hocket.v1.ListModelsRequest\x1a\x1d.hocket.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.hocket.v1.GetModelRequest\x1a\x1b.hocket.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hocket/v1/model.proto\x12\thocket.v1\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.hocket.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.hocket.v1.Model\"\x99\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12&\n\x06limits\x18\x06 \x01(\x0b\x32\x16.hocket.v1.ModelLimits\x12\x32\n\x0c\x63\x61pabilities\x18\x07 \x01(\x0b\x32\x1c.hocket.v1.ModelCapabilities\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x33\n\ndirections\x18\n \x03(\x0b\x32\x1f.hocket.v1.TranslationDirection\"\xa8\x01\n\x0bModelLimits\x12\x1a\n\x12max_context_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_prompt_tokens\x18\x02 \x01(\r\x12\x1d\n\x15max_completion_tokens\x18\x03 \x01(\r\x12\x13\n\x0bmax_choices\x18\x04 \x01(\r\x12\x14\n\x0cmax_logprobs\x18\x05 \x01(\r\x12\x18\n\x10max_stop_strings\x18\x06 \x01(\r\"X\n\x11ModelCapabilities\x12\x10\n\x08generate\x18\x01 \x01(\x08\x12\x0c\n\x04\x63hat\x18\x02 \x01(\x08\x12\x10\n\x08tokenize\x18\x03 \x01(\x08\x12\x11\n\ttranslate\x18\x04 \x01(\x08\"H\n\x14TranslationDirection\x12\x17\n\x0fsource_language\x18\x01 \x01(\t\x12\x17\n\x0ftarget_language\x18\x02 \x01(\t2\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.hocket.v1.ListModelsRequest\x1a\x1d.hocket.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.hocket.v1.GetModelRequest\x1a\x1b.hocket.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=146
   _globals['_GETMODELRESPONSE']._serialized_end=197
   _globals['_MODEL']._serialized_start=200
-  _globals['_MODEL']._serialized_end=428
-  _globals['_MODELLIMITS']._serialized_start=431
-  _globals['_MODELLIMITS']._serialized_end=599
-  _globals['_MODELCAPABILITIES']._serialized_start=601
-  _globals['_MODELCAPABILITIES']._serialized_end=670
-  _globals['_MODELSERVICE']._serialized_start=673
-  _globals['_MODELSERVICE']._serialized_end=831
+  _globals['_MODEL']._serialized_end=481
+  _globals['_MODELLIMITS']._serialized_start=484
+  _globals['_MODELLIMITS']._serialized_end=652
+  _globals['_MODELCAPABILITIES']._serialized_start=654
+  _globals['_MODELCAPABILITIES']._serialized_end=742
+  _globals['_TRANSLATIONDIRECTION']._serialized_start=744
+  _globals['_TRANSLATIONDIRECTION']._serialized_end=816
+  _globals['_MODELSERVICE']._serialized_start=819
+  _globals['_MODELSERVICE']._serialized_end=977
 # @@protoc_insertion_point(module_scope)

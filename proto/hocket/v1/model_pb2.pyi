@@ -107,7 +107,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A served model."""
+    """A served model: a language model, or a translator."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -120,6 +120,7 @@ class Model(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name to ask for it by."""
     architecture: _builtins.str
@@ -127,20 +128,26 @@ class Model(_message.Message):
     dtype: _builtins.str
     """Number type of its weights in memory, such as `bfloat16`."""
     parameters: _builtins.int
-    """Number of parameters."""
+    """Number of parameters; 0 if unknown."""
     vocabulary_size: _builtins.int
-    """Size of its vocabulary; token ids are below it."""
+    """Size of its vocabulary; token ids are below it. 0 for a translator."""
     license: _builtins.str
     """SPDX identifier or name of the licence of the weights; empty if unknown."""
     digest: _builtins.str
     """SHA-256 of the weights file, hexadecimal; empty for several files."""
     @_builtins.property
     def limits(self) -> Global___ModelLimits:
-        """What one request may ask of it."""
+        """What one request may ask of it; unset for a translator."""
 
     @_builtins.property
     def capabilities(self) -> Global___ModelCapabilities:
         """What it can do."""
+
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranslationDirection]:
+        """For a translator, the directions that it translates in; empty for a language
+        model, which is told in words.
+        """
 
     def __init__(
         self,
@@ -154,10 +161,11 @@ class Model(_message.Message):
         capabilities: Global___ModelCapabilities | None = ...,
         license: _builtins.str = ...,
         digest: _builtins.str = ...,
+        directions: _abc.Iterable[Global___TranslationDirection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "capabilities", b"capabilities", "digest", b"digest", "dtype", b"dtype", "license", b"license", "limits", b"limits", "name", b"name", "parameters", b"parameters", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "capabilities", b"capabilities", "digest", b"digest", "directions", b"directions", "dtype", b"dtype", "license", b"license", "limits", b"limits", "name", b"name", "parameters", b"parameters", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,23 +222,55 @@ class ModelCapabilities(_message.Message):
     GENERATE_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     TOKENIZE_FIELD_NUMBER: _builtins.int
+    TRANSLATE_FIELD_NUMBER: _builtins.int
     generate: _builtins.bool
     """`GenerationService` may be called for it."""
     chat: _builtins.bool
     """It has a chat template, so `ChatInput` is understood."""
     tokenize: _builtins.bool
     """`TextService` may be called for it."""
+    translate: _builtins.bool
+    """It is a translator that is no language model: `DocumentService.Transform`
+    takes `translate` alone for it, in `Model.directions`.
+    """
     def __init__(
         self,
         *,
         generate: _builtins.bool = ...,
         chat: _builtins.bool = ...,
         tokenize: _builtins.bool = ...,
+        translate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "generate", b"generate", "tokenize", b"tokenize"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "generate", b"generate", "tokenize", b"tokenize", "translate", b"translate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
+
+@_typing.final
+class TranslationDirection(_message.Message):
+    """From which language a translator translates into which."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    source_language: _builtins.str
+    """Of the text, as an ISO 639-1 code."""
+    target_language: _builtins.str
+    """Of the translation, as an ISO 639-1 code."""
+    def __init__(
+        self,
+        *,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_language", b"source_language", "target_language", b"target_language"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranslationDirection: _TypeAlias = TranslationDirection  # noqa: Y015

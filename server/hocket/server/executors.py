@@ -27,14 +27,16 @@ class ExecutorConfig:
     Attributes:
         text_threads: Threads that tokenise prompts; as many again work for `TextService`.
         max_text_waiting: Most prompts that wait for a thread; more are refused.
+        translator_threads: Threads of translators that are no language models, all together.
     """
 
     text_threads: Annotated[int, Ge(1), Le(64)] = 2
     max_text_waiting: Annotated[int, Ge(1), Le(65_536)] = 256
+    translator_threads: Annotated[int, Ge(1), Le(256)] = 2
 
 
 class Executors:
-    """One thread for each engine worker, and those that work on text.
+    """One thread for each engine worker, those that work on text, and those of translators.
 
     Attributes:
         engines: Executors of one thread each.
@@ -54,11 +56,21 @@ class Executors:
         self._aside_slots = asyncio.Semaphore(config.text_threads)
         self._waiting = 0
         self._aside_waiting = 0
+        self._translators = ThreadPoolExecutor(
+            max_workers=config.translator_threads, thread_name_prefix="hocket-translator"
+        )
+        self._translator_slots = asyncio.Semaphore(config.translator_threads)
+        self._translator_waiting = 0
 
     @property
     def text_waiting(self) -> int:
         """Pieces of work that wait for a text thread."""
         return self._waiting + self._aside_waiting
+
+    @property
+    def translator_waiting(self) -> int:
+        """Sentences that wait for the thread of a translator."""
+        return self._translator_waiting
 
     async def run_text(self, work: Callable[[], _T]) -> _T:
         """Run a function on a text thread and return its result. For prompts.
@@ -79,7 +91,7 @@ class Executors:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
-        return await self._run_text(work, self._slots)
+        return await self._run(work, self._text, self._slots)
 
     async def run_aside(self, work: Callable[[], _T]) -> _T:
         """Run a short function for which no prompt waits, on a text thread; return its result.
@@ -94,13 +106,30 @@ class Executors:
             await self._aside_slots.acquire()
         finally:
             self._aside_waiting -= 1
-        return await self._run_text(work, self._aside_slots)
+        return await self._run(work, self._text, self._aside_slots)
 
-    async def _run_text(self, work: Callable[[], _T], slots: asyncio.Semaphore) -> _T:
+    async def run_translator(self, work: Callable[[], _T]) -> _T:
+        """Run a function on the thread of a translator and return its result.
+
+        How many wait is bounded by the admission of documents.
+
+        Raises:
+            Exception: Whatever the function raises.
+        """
+        self._translator_waiting += 1
+        try:
+            await self._translator_slots.acquire()
+        finally:
+            self._translator_waiting -= 1
+        return await self._run(work, self._translators, self._translator_slots)
+
+    async def _run(
+        self, work: Callable[[], _T], threads: ThreadPoolExecutor, slots: asyncio.Semaphore
+    ) -> _T:
         """Run a function in a slot that was taken and comes back when the thread is free."""
         loop = asyncio.get_running_loop()
         try:
-            future = self._text.submit(_plainly, work)
+            future = threads.submit(_plainly, work)
         except BaseException:
             slots.release()
             raise
@@ -115,7 +144,7 @@ class Executors:
 
     async def close(self, timeout_seconds: float) -> bool:
         """Take no more work and wait for the threads; False if they did not end in time."""
-        executors = (*self.engines, self._text)
+        executors = (*self.engines, self._text, self._translators)
         for executor in executors:
             executor.shutdown(wait=False, cancel_futures=True)
         threads = [thread for each in executors for thread in each._threads]  # noqa: SLF001 - to join them in time

@@ -37,6 +37,7 @@ from hocket.server.settings_sources import (
     read_sets,
     read_toml,
 )
+from hocket.server.translation.config import TranslatorConfig
 
 _USAGE = 2  # the exit code of a command that was not understood
 
@@ -54,6 +55,7 @@ class Settings:
         listener: Where and how to listen.
         access: Who may call.
         document: How documents are worked through.
+        translator: Which translators are served beside the model.
         process: How corpus jobs run.
         resume: How lost streams are gone on with.
         log: What is logged.
@@ -70,6 +72,7 @@ class Settings:
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     document: DocumentConfig = field(default_factory=DocumentConfig)
+    translator: TranslatorConfig = field(default_factory=TranslatorConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -130,6 +130,9 @@ class Metrics:
             "inter_token_latency", "Between tokens of one sequence.", _TOKEN_BUCKETS
         )
         self._step_seconds = self._histogram("step", "Of one engine step.", _TOKEN_BUCKETS)
+        self._translation_seconds = self._histogram(
+            "translation", "Of one sentence through a translator, without its wait.", _TOKEN_BUCKETS
+        )
         self._lag_seconds = self._histogram(
             "event_loop_lag", "How late the event loop comes to what is due.", _LAG_BUCKETS
         )
@@ -158,6 +161,10 @@ class Metrics:
     def observe_step(self, seconds: float) -> None:
         """Count an engine step. Engine thread."""
         self._step_seconds.observe(seconds)
+
+    def observe_translation(self, seconds: float) -> None:
+        """Count a sentence that a translator translated. Translator thread."""
+        self._translation_seconds.observe(seconds)
 
     def observe_lag(self, seconds: float) -> None:
         """Count a moment at which the event loop was so late. Loop thread."""

@@ -27,7 +27,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         """Make the service.
 
         Args:
-            catalogue: The models whose generations may be ended.
+            catalogue: Whose generations may be ended.
             leave: Begins to drain; returns the seconds until new calls are refused.
             in_progress: How many generations are in progress.
             abort_document: Ends a document by its id; False if there is none.
@@ -49,8 +49,8 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         found = [
             self._abort_document(request.request_id),
             *(
-                model.engine.abort_nowait(request.request_id, FinishReason.ABORTED)
-                for model in self._catalogue.all()
+                engine.abort_nowait(request.request_id, FinishReason.ABORTED)
+                for engine in self._catalogue.engines()
             ),
         ]
         return control_pb2.AbortResponse(found=any(found))

@@ -9,13 +9,13 @@ for anything.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol, TypeVar
 
 import structlog
 
 from hocket.server.admission import Admission, Permit
-from hocket.server.catalogue import Catalogue, ServedModel
+from hocket.server.catalogue import Catalogue, Served, ServedModel
 from hocket.server.document.job import Job, JobEnded, JobPiece, JobUsage
 from hocket.server.document.merge import Released
 from hocket.server.errors import Draining, EngineFailed, HocketError, InvalidRequest
@@ -109,15 +109,24 @@ class DocumentCalls:
         return request
 
     def model_of(self, start: Start, record: AccessRecord) -> ServedModel:
-        """Return the model that is asked for; the record learns of it, and of the given id.
+        """Return the language model that is asked for, as `any_model_of` does.
 
         Raises:
-            HocketError: The server takes no work, or has no such model.
+            HocketError: The server takes no work, or has no such model, or it is a translator.
+        """
+        self.any_model_of(start, record)
+        return self._catalogue.find(start.model, field="start.model")
+
+    def any_model_of(self, start: Start, record: AccessRecord) -> Served:
+        """Return what is asked for; the record learns of it, and of the given id.
+
+        Raises:
+            HocketError: The server takes no work, or has nothing of that name.
         """
         if REQUEST_ID.fullmatch(start.request_id):
             record.request_id = start.request_id  # the name that a refusal is told under, too
         self._lifecycle.check_accepting()
-        model = self._catalogue.find(start.model)
+        model = self._catalogue.find_any(start.model)
         record.model = model.description.name
         return model
 
@@ -130,12 +139,13 @@ class DocumentCalls:
         """
         record.request_id = writing.request_id
         record.is_by_token = writing.granularity is Granularity.TOKEN
-        name = writing.model.engine.reserve_nowait(writing.request_id)
-        try:
-            with self._admission.enter_nowait(record.peer):
-                yield DocumentPlaces(self._admission, record.peer)
-        finally:
-            name.close_nowait()
+        with ExitStack() as stack:
+            # Whoever writes it, an id is of one request: no engine gives it to another.
+            for engine in self._catalogue.engines():
+                name = engine.reserve_nowait(writing.request_id)
+                stack.callback(name.close_nowait)
+            stack.enter_context(self._admission.enter_nowait(record.peer))
+            yield DocumentPlaces(self._admission, record.peer)
 
     @contextmanager
     def in_progress(

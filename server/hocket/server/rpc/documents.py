@@ -98,7 +98,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         start = (await self._calls.first(requests)).start
         checked = check_transform(
             start,
-            self._calls.model_of(start, record),
+            self._calls.any_model_of(start, record),
             owner=record.caller,
             arrived=arrived,
             remaining=record.remaining_seconds(),
@@ -136,7 +136,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         with self._calls.in_progress(document, writing, reading, self._end_when_leaving(document)):
             renderer = DocumentRenderer(request_id=writing.request_id)
             yield renderer.started(
-                model=writing.model.description.name,
+                model=checked.model.description.name,
                 seed=writing.sampling.seed,
                 language=checked.sentences.language,
                 variants=checked.variants,

@@ -49,7 +49,7 @@ class Generating:
         self._door = CorpusDoor(rooms.admission, call.peer)
         self._group = call.request_id
         self._template = start.generate
-        model = rooms.catalogue.find(start.generate.model)
+        model = rooms.catalogue.find(start.generate.model, field="start.generate.model")
         self.model = model.description.name
         check_generate(start.generate, violations)
         request = generate_request(start.generate, "")
@@ -110,7 +110,7 @@ class Tokenizing:
         """
         self._work = _TextWork(rooms, call)
         self._template = start.tokenize
-        model = rooms.catalogue.find(start.tokenize.model)
+        model = rooms.catalogue.find(start.tokenize.model, field="start.tokenize.model")
         self.model = model.description.name
         self._tokenizer = model.tokenizer
         self._most_bytes = rooms.max_message_bytes // TOKEN_BYTES

@@ -42,6 +42,7 @@ class CheckedComposition:
     """A text that may come, whose fields are good.
 
     Attributes:
+        model: Who writes.
         writing: How its sections are written and come back.
         task: What it is about.
         sections: What to write; empty lets the model draft it.
@@ -51,6 +52,7 @@ class CheckedComposition:
         sentences: How what is written is cut into sentences.
     """
 
+    model: ServedModel
     writing: CheckedWriting
     task: str
     sections: tuple[Section, ...]
@@ -127,6 +129,7 @@ def check_composition(
         )
     all_violations.raise_any()
     return CheckedComposition(
+        model=model,
         writing=writing,
         task=start.task,
         sections=sections,

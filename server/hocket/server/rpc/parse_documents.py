@@ -6,7 +6,7 @@ kept.
 
 from dataclasses import dataclass
 
-from hocket.server.catalogue import ServedModel
+from hocket.server.catalogue import Served, ServedTranslator
 from hocket.server.document.config import DocumentConfig
 from hocket.server.document.form import Form
 from hocket.server.document.tasks import (
@@ -35,6 +35,7 @@ from hocket.server.rpc.limits import (
     Violations,
 )
 from hocket.server.rpc.parse_options import parse_sentences
+from hocket.server.rpc.parse_translations import check_translation, in_language_of
 from hocket.server.rpc.parse_writing import (
     CheckedWriting,
     check_known,
@@ -44,6 +45,7 @@ from hocket.server.rpc.parse_writing import (
 from hocket.server.text.pieces import SentenceOptions
 from hocket.server.text.protection import Protection
 from hocket.server.text.segments import Segmentation, Segmenter
+from hocket.server.translation.protocol import Pair
 from hocket.v1 import document_pb2
 
 _SEGMENTATIONS = {
@@ -59,10 +61,12 @@ class CheckedTransform:
     """A document that may come, whose fields are good.
 
     Attributes:
+        model: Who writes.
         writing: How its segments are written and come back.
         segmentation: What a segment is.
         sentences: How sentences are cut.
         task: What is done with each.
+        pairs: For a translator, the direction of each variant.
         context_segments: So many segments before each one are shown with it.
         protects: Whether code, addresses and the like are kept.
         protected_ranges: What else is kept, in bytes of the document.
@@ -70,10 +74,12 @@ class CheckedTransform:
         may_cache: Whether segments may be taken from the cache and kept there.
     """
 
+    model: Served
     writing: CheckedWriting
     segmentation: Segmentation
     sentences: SentenceOptions
     task: Task
+    pairs: tuple[Pair, ...]
     context_segments: int
     protects: bool
     protected_ranges: tuple[tuple[int, int], ...]
@@ -107,7 +113,7 @@ class CheckedTransform:
 
 def check_transform(
     start: document_pb2.TransformStart,
-    model: ServedModel,
+    model: Served,
     *,
     owner: str = "",
     arrived: float,
@@ -146,13 +152,20 @@ def check_transform(
     ranges = _ranges(start, segmentation, violations)
     terms = _terms(start, violations)
     task = _task(start, violations)
+    pairs: tuple[Pair, ...] = ()
+    if isinstance(model, ServedTranslator):
+        pairs = check_translation(start, task, model, violations)
+        is_stated = start.sentences.HasField("language")
+        sentences = in_language_of(pairs, sentences, is_stated=is_stated)
     violations.move_to(all_violations, "start")
     all_violations.raise_any()
     return CheckedTransform(
+        model=model,
         writing=writing,
         segmentation=segmentation,
         sentences=sentences,
         task=task,
+        pairs=pairs,
         context_segments=start.context_segments,
         protects=start.protect if start.HasField("protect") else True,
         protected_ranges=ranges,

@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Container
 from dataclasses import dataclass
 
-from hocket.server.catalogue import ServedModel
+from hocket.server.catalogue import Served, ServedTranslator
 from hocket.server.document.merge import Order
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
-from hocket.server.rpc.limits import REQUEST_ID, Range, Violations
+from hocket.server.rpc.limits import DEFAULT_MAX_TOKENS, REQUEST_ID, Range, Violations
 from hocket.server.rpc.parse import max_completion_tokens
 from hocket.server.rpc.parse_options import parse_budget, parse_sampling, parse_stopping
 from hocket.server.text.pieces import Granularity
@@ -37,7 +37,6 @@ class CheckedWriting:
 
     Attributes:
         request_id: Given or made.
-        model: Who writes.
         owner: Who asks.
         sampling: How tokens are drawn; its seed is the document's.
         is_seed_given: Whether the caller set the seed.
@@ -53,7 +52,6 @@ class CheckedWriting:
     """
 
     request_id: str
-    model: ServedModel
     owner: str
     sampling: SamplingParams
     is_seed_given: bool
@@ -70,7 +68,7 @@ class CheckedWriting:
 
 def check_writing(
     start: Start,
-    model: ServedModel,
+    model: Served,
     *,
     owner: str,
     arrived: float,
@@ -91,20 +89,7 @@ def check_writing(
     """
     if start.request_id and not REQUEST_ID.fullmatch(start.request_id):
         violations.add("request_id", "must be 1 to 128 characters of A-Z a-z 0-9 - _ . :")
-    size = model.limits.vocabulary_size
-    sampling = parse_sampling(
-        start.sampling,
-        options_pb2.OutputOptions(),
-        vocabulary_size=size,
-        fresh_seed=secrets.randbits(64),
-        violations=violations,
-    )
-    stopping, max_tokens = parse_stopping(
-        start.stopping,
-        vocabulary_size=size,
-        max_completion_tokens=max_completion_tokens(model),
-        violations=violations,
-    )
+    sampling, stopping, max_tokens = _tokens(start, model, violations)
     check_known("order", start.order, _ORDERS, violations)
     check_known("granularity", start.granularity, _GRANULARITIES, violations)
     if start.HasField("priority"):
@@ -115,7 +100,6 @@ def check_writing(
     times = [seconds for seconds in (budget, remaining) if seconds is not None]
     return CheckedWriting(
         request_id=start.request_id or secrets.token_hex(16),
-        model=model,
         owner=owner,
         sampling=sampling,
         is_seed_given=start.sampling.HasField("seed"),
@@ -129,6 +113,41 @@ def check_writing(
         budget=None if budget is None else arrived + budget,
         deadline=arrived + min(times) if times else None,
     )
+
+
+def _tokens(
+    start: Start, model: Served, violations: Violations
+) -> tuple[SamplingParams, StoppingParams, int | None]:
+    """Return how tokens are drawn, when a text ends, and `max_tokens` if it was set."""
+    fresh_seed = secrets.randbits(64)
+    if isinstance(model, ServedTranslator):
+        _check_without_tokens(start, model.description.name, violations)
+        seed = start.sampling.seed if start.sampling.HasField("seed") else fresh_seed
+        return SamplingParams(seed=seed), StoppingParams(max_tokens=DEFAULT_MAX_TOKENS), None
+    size = model.limits.vocabulary_size
+    sampling = parse_sampling(
+        start.sampling,
+        options_pb2.OutputOptions(),
+        vocabulary_size=size,
+        fresh_seed=fresh_seed,
+        violations=violations,
+    )
+    stopping, max_tokens = parse_stopping(
+        start.stopping,
+        vocabulary_size=size,
+        max_completion_tokens=max_completion_tokens(model),
+        violations=violations,
+    )
+    return sampling, stopping, max_tokens
+
+
+def _check_without_tokens(start: Start, name: str, violations: Violations) -> None:
+    """Note what only a language model can obey; a seed and temperature 0 change nothing."""
+    for field, value in start.sampling.ListFields():
+        if field.name != "seed" and (field.name != "temperature" or value):
+            violations.add(f"sampling.{field.name}", f"must not be set for {name}, a translator")
+    for field, _ in start.stopping.ListFields():
+        violations.add(f"stopping.{field.name}", f"must not be set for {name}, a translator")
 
 
 def check_words(name: str, text: str, most: int, violations: Violations) -> None:

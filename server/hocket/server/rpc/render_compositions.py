@@ -29,7 +29,7 @@ class CompositionRenderer:
         return self._numbered(
             started=document_pb2.DocumentStarted(
                 request_id=self._request_id,
-                model=writing.model.description.name,
+                model=checked.model.description.name,
                 seed=writing.sampling.seed,
                 language=checked.sentences.language,
                 variants=("",),

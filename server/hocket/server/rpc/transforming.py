@@ -7,7 +7,7 @@ and further ones for its segments, as its job does for its items.
 
 from contextlib import aclosing
 
-from hocket.server.catalogue import ServedModel
+from hocket.server.catalogue import Served
 from hocket.server.document.job import JobEnded, JobPiece, JobStarted, Written
 from hocket.server.document.tally import DocumentEnded
 from hocket.server.document.transform import DocumentTransform
@@ -52,7 +52,7 @@ class Transforming:
         self._door = CorpusDoor(rooms.admission, call.peer)
         self._group = call.request_id
         self._template = start.transform
-        model = rooms.catalogue.find(start.transform.model)
+        model = rooms.catalogue.find_any(start.transform.model)
         self.model = model.description.name
         check_transform_start(start.transform, violations)
         nameless = document_pb2.TransformStart()
@@ -72,7 +72,7 @@ class Transforming:
             return Outcome(_result(text_pb2.ProcessedText(text=item.text, finish_reason=_WHOLE)))
         with await self._door.enter():
             start = transform_start(self._template, record.request_id)
-            model = self._rooms.documents.model_of(start, record)
+            model = self._rooms.documents.any_model_of(start, record)
             checked = self._check(start, model, record)
             document = await self._document(checked, record)
             try:
@@ -84,7 +84,7 @@ class Transforming:
                 note_usage(record, document.tally.usage)
 
     def _check(
-        self, start: document_pb2.TransformStart, model: ServedModel, record: AccessRecord
+        self, start: document_pb2.TransformStart, model: Served, record: AccessRecord
     ) -> CheckedTransform:
         return check_transform(
             start,

@@ -1,15 +1,20 @@
-"""Which writer works on a document: a language model; segments, behind their cache. Loop thread."""
+"""Which writer works on a document: a language model or a translator. Loop thread.
+
+Segments go through a cache, whoever writes them.
+"""
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from hocket.server.catalogue import ServedTranslator
 from hocket.server.document.cache import SegmentCache
 from hocket.server.document.caching import CachingWriter
 from hocket.server.document.compose import Author
 from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.prompts import Prompts
 from hocket.server.document.sections import SectionWriter
+from hocket.server.document.translating import TranslatingWriter
 from hocket.server.document.voice import WritingOptions
 from hocket.server.document.writer import Writer
 from hocket.server.executors import Executors
@@ -47,14 +52,25 @@ class Writers:
             checked: The document.
             group: What it shares its part of the batch with; empty for nothing but itself.
         """
-        writing = checked.writing
-        writer = GeneratingWriter(
-            writing.model,
-            Prompts(checked.task, language=checked.sentences.language),
-            replace(_options(writing, checked.sentences), group=group),
-            run_text=self._executors.run_text,
-            clock=self._clock,
-        )
+        model, writing = checked.model, checked.writing
+        options = replace(_options(writing, checked.sentences), group=group)
+        writer: TranslatingWriter | GeneratingWriter
+        if isinstance(model, ServedTranslator):
+            writer = TranslatingWriter(
+                model,
+                checked.pairs,
+                options,
+                run_text=self._executors.run_text,
+                clock=self._clock,
+            )
+        else:
+            writer = GeneratingWriter(
+                model,
+                Prompts(checked.task, language=checked.sentences.language),
+                options,
+                run_text=self._executors.run_text,
+                clock=self._clock,
+            )
         if self._cache is None or not checked.may_cache:
             return writer
         return CachingWriter(writer, self._cache, key=writer.key, owner=writing.owner)
@@ -62,7 +78,7 @@ class Writers:
     def author_for(self, checked: CheckedComposition) -> Author:
         """Return what drafts and writes a text in sections; none of it is cached."""
         return SectionWriter(
-            checked.writing.model,
+            checked.model,
             _options(checked.writing, checked.sentences),
             task=checked.task,
             join=checked.join,

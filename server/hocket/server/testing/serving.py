@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from hocket.server.app import App
 from hocket.server.catalogue import ModelDescription
@@ -15,6 +16,9 @@ from hocket.server.startup import Report
 from hocket.server.testing.byte_tokenizer import ByteTokenizer
 from hocket.server.testing.scripted_runner import ScriptedRunner
 from hocket.server.text.tokenizer import ChatMessage
+from hocket.server.translation.config import TranslatorConfig
+from hocket.server.translation.loading import TranslatorSpec
+from hocket.server.translation.protocol import Translator
 
 MODEL = "scripted"
 
@@ -76,15 +80,29 @@ def loopback_settings(**sections: Mapping[str, object]) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    model: ScriptedModel | None = None, settings: Settings | None = None
+    model: ScriptedModel | None = None,
+    settings: Settings | None = None,
+    translators: Mapping[str, Translator] = MappingProxyType({}),
 ) -> AsyncIterator[App]:
-    """Run a server until the block ends, then drain it; it must leave with exit code 0."""
+    """Run a server until the block ends, then drain it; it must leave with exit code 0.
+
+    Args:
+        model: What it serves.
+        settings: How; on a free loopback port if none are given.
+        translators: By name, served beside the model.
+    """
     loaded = model or ScriptedModel()
 
     def load(_source: ModelSourceConfig, _runner: RunnerConfig, _report: Report) -> ScriptedModel:
         return loaded
 
-    app = App(settings or loopback_settings(), load=load)
+    def load_translator(spec: TranslatorSpec) -> Translator:
+        return translators[spec.name]
+
+    settings = settings or loopback_settings()
+    if translators:
+        settings = replace(settings, translator=TranslatorConfig(translators=tuple(translators)))
+    app = App(settings, load=load, load_translator=load_translator)
     running = asyncio.create_task(app.run())
     try:
         await app.lifecycle.wait_for(ServerState.SERVING, ServerState.STOPPED, ServerState.FAILED)

@@ -1,0 +1,1 @@
+"""Translators that are no language models: sentences in, sentences out."""
