@@ -123,6 +123,7 @@ def test_a_composed_text_has_sections_or_none() -> None:
         ({"instruction": "x", "source_language": "en"}, TypeError, "goes with translate_to"),
         ({"classify": "ab"}, TypeError, "classify must be several"),
         ({"instruction": "x", "protected_terms": "Darcy"}, TypeError, "protected_terms"),
+        ({"instruction": "x", "segmentation": "whole"}, TypeError, "only in map"),
         ({"instruction": "x", "order": "sorted"}, ValueError, "sorted"),
         ({"instruction": "x", "granularity": "word"}, ValueError, "word"),
         ({"instruction": "x", "window": -1}, ValueError, "range"),

@@ -12,6 +12,7 @@ from service.turnstile import stepped
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.timeout(60)  # it starts three processes
 @pytest.mark.parametrize("steps", [60, 100, 140])
 async def test_a_kill_of_the_command_loses_and_doubles_nothing(
     turnstile, processes, tmp_path, steps

@@ -11,8 +11,8 @@ from service.tiny_folder import make_tiny_folder
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(300)]
 
-COUNT = 600
-KILLS = 3  # of either side
+COUNT = 300
+KILLS = 2  # of either side
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def tear(out: Path, rng: random.Random) -> None:
                 file.write(b'{"id": "id 4999", "te'[: rng.randrange(1, 22)])
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])  # any number of them holds
 @pytest.mark.parametrize("op", FLAGS)
 async def test_each_of_5000_ids_stands_once(processes, tmp_path, op, seed):
     rng = random.Random(f"{op} {seed}")

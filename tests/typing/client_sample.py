@@ -97,6 +97,8 @@ async def corpus() -> None:
         async for result in client.map(["a", ("id", "b")], window=8, max_tokens=32):
             assert_type(result, MapResult)
             assert_type(result.error, ClientError | None)
+        async for result in client.map(["a"], op="transform", translate_to="pt", max_tokens=32):
+            assert_type(result.failed_segments, int)
 
 
 def blocking() -> None:

@@ -7,7 +7,7 @@ from hocket.client._channel import Tls, service_config
 from hocket.client._client import AsyncClient
 from hocket.client._corpus import MapStream
 from hocket.client._corpus_state import MapItem, MapOperation, MapOptions, MapResult
-from hocket.client._document_requests import ComposeOptions, TaskOptions, TransformOptions
+from hocket.client._document_options import ComposeOptions, TaskOptions, TransformOptions
 from hocket.client._document_types import (
     ByteRange,
     DocumentEvent,

@@ -6,7 +6,8 @@ It belongs to the stream's owner; the blocking stream guards it with its conditi
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
-from hocket.client._document_requests import TaskOptions, build_item_transform
+from hocket.client._document_options import TaskOptions
+from hocket.client._document_requests import build_item_transform
 from hocket.client._errors import ClientError, StreamError, error_of_status
 from hocket.client._parse import parse_finish_reason, parse_pieces, parse_tokens, parse_usage
 from hocket.client._requests import (

@@ -9,11 +9,10 @@ import grpc.aio
 from hocket.client import _methods as methods
 from hocket.client._calls import CallSettings
 from hocket.client._channel import Connection
+from hocket.client._document_options import ComposeOptions, TransformOptions
 from hocket.client._document_requests import (
-    ComposeOptions,
     GivenSegments,
     GivenText,
-    TransformOptions,
     build_compose_request,
     build_source,
     build_transform_request,
