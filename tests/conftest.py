@@ -1,11 +1,17 @@
 """What all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["plugins.leaks"]
+
+# A shell starts what runs in the background with SIGINT ignored, which all that is started from
+# there inherits: commands that tests interrupt would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deadlines measure the machine, not the code; the default profile keeps a run short.
 settings.register_profile(
