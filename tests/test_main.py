@@ -30,6 +30,7 @@ def own_environment(monkeypatch):
     for name in set(os.environ):  # noqa: TID251 - a test that clears it
         if name.startswith(("HOCKET_", "XDG_")):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"left at once, with {code}"))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

@@ -38,6 +38,7 @@ from hocket.server.translators import LoadTranslator, Translators
 _log = structlog.get_logger(__name__)
 
 _LAST_WORDS_SECONDS = 2.0  # for failed calls to hear why, before the process leaves
+_END_SECONDS = 1.0  # for threads that have nothing to do to end, where nobody waits for a step
 _STOP_SECONDS = 10.0  # for the last step and the threads to end
 
 
@@ -149,7 +150,8 @@ class App:
             self._fail(error)
         finally:
             await self._listener.stop(0)
-            if await self._executors.close(_STOP_SECONDS if self._failure is None else 0):
+            patience = _STOP_SECONDS if self._failure is None else _END_SECONDS
+            if await self._executors.close(patience):
                 self._translators.close()
             else:
                 _log.warning("a thread is still busy and is left behind")
