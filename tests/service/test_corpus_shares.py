@@ -96,10 +96,10 @@ async def test_the_items_of_a_job_are_one_group(turnstile, settled, operation):
             grpc.aio.insecure_channel(app.address) as channel,
             job(app, start(**operation), *map(item, "abcdef"), ends=False),
         ):
-            await settled(app, lambda: app._driver.in_progress == 6)
+            await settled(app, lambda: len(app._driver._mailboxes) == 6)
             await turnstile.step(5)
             call = stub_of(channel).Generate(generation_pb2.GenerateRequest(prompt="single"))
-            await settled(app, lambda: app._driver.in_progress == 7)
+            await settled(app, lambda: len(app._driver._mailboxes) == 7)
             await turnstile.step(2)
             assert "s" in model.runner.steps[-1]
             call.cancel()

@@ -80,12 +80,14 @@ async def test_a_stream_gives_a_single_call_the_place_that_it_is_due(turnstile, 
         turnstile.close()
         call = stub_of(channel).GenerateMany()
         await send(call, *(generate(name, "many", max_tokens=50) for name in "abcdef"))
-        await settled(app, lambda: app._driver.in_progress == 6)
+        await settled(
+            app, lambda: len(app._driver._mailboxes) == 6
+        )  # submitted, not reserved alone
         await turnstile.wait_held()
         await turnstile.step(2)
         assert model.runner.steps[-1] == "mmm"
         single = stub_of(channel).Generate(generate("x", "single", max_tokens=5).generate)
-        await settled(app, lambda: app._driver.in_progress == 7)
+        await settled(app, lambda: len(app._driver._mailboxes) == 7)
         await turnstile.step(2)
         assert sorted(model.runner.steps[-1]) == sorted("mms")
         turnstile.open()
