@@ -225,6 +225,23 @@ async def test_an_id_in_use_is_refused():
         assert (await end_of(call)).code == "OK"
 
 
+async def test_no_id_of_a_caller_is_the_name_of_a_segment():
+    """Nor is any that begins with the document's own."""
+    async with calling() as (_, channel):
+        others = []
+        for name in ("d.0.0", "d.0"):
+            request = generation_pb2.GenerateRequest(request_id=name, prompt="On and on")
+            request.stopping.ignore_eos, request.stopping.max_tokens = True, 3_000
+            others.append(stub_of(channel).Generate(request))
+            await others[-1].read()
+        call = call_of(channel)
+        await send(call, start(request_id="d"), *parts("One. Two."))
+        seen = await seen_of(call)
+        for other in others:
+            other.cancel()
+    assert (seen.finished.failed, seen.end.code) == (0, "OK")
+
+
 async def test_a_document_of_too_many_messages_is_refused(monkeypatch):
     monkeypatch.setattr(documents, "_MOST_PARTS", 3)
     async with calling() as (_, channel):

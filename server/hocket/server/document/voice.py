@@ -142,7 +142,8 @@ class Voice:
         self._model = model
         self._options = options
         self._run_text = run_text
-        self._name = f"{options.request_id}.{place.segment}.{place.variant}"
+        # No caller's own id has a slash in it.
+        self._name = f"{options.request_id}/{place.segment}/{place.variant}"
         self._arrived = clock()
         self._count = 0
         self._generations: list[Generation] = []
@@ -184,7 +185,7 @@ class Voice:
         Raises:
             HocketError: It is refused.
         """
-        name = f"{self._name}.{self._count}" if self._count else self._name
+        name = f"{self._name}/{self._count}" if self._count else self._name
         self._count += 1
         generation = self._model.engine.reserve_nowait(name)
         self._generations.append(generation)
