@@ -25,6 +25,21 @@ async def test_the_end_is_the_end_and_cancels_may_follow(written_by):
     seen.check("One. Two.")
 
 
+async def test_what_follows_the_end_hides_no_cancel(written_by):
+    """Whatever else comes behind it is ignored, one by one."""
+    writer = written_by(ScriptedWriter())
+    async with calling() as (_, channel):
+        call = call_of(channel)
+        await send(call, start(), *parts("One. Two."), END, ends=False)
+        await writer.wait_for(lambda: len(writer.begun) == 2)
+        await send(call, *parts(" Three."), start(), Request(), END, cancel(1), ends=False)
+        await writer.wait_for(lambda: Place(1) in writer.closed)
+        writer.say(Place(0), DONE)
+        seen = await seen_of(call)
+    assert seen.ends[1, 0].finish_reason == options_pb2.FINISH_REASON_CANCELLED
+    seen.check("One. Two.")
+
+
 async def test_without_a_text_the_document_is_empty():
     async with calling() as (_, channel):
         call = call_of(channel)

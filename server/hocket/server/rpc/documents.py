@@ -173,7 +173,7 @@ async def _read(requests: Requests, document: DocumentTransform, *, is_given: bo
                 document.cancel_nowait(cancel.segment, variant)
                 continue
             if has_end:
-                return  # the document is whole: what else comes is no part of it
+                continue  # the document is whole: what else comes is no part of it
             if action == "end":
                 has_end = True
                 document.close_nowait()
