@@ -153,6 +153,24 @@ async def test_an_answer_that_is_a_label_gives_that_label(answer, label, granula
     assert written.finish_reason is FinishReason.END_OF_TEXT
 
 
+@pytest.mark.parametrize(
+    "stopping",
+    [
+        StoppingParams(max_tokens=1, stop=("York",)),
+        StoppingParams(max_tokens=9, stop_token_ids=frozenset(b" ")),
+        StoppingParams(max_tokens=99, min_tokens=40, ignore_eos=True),
+    ],
+    ids=["stop", "stop_token_ids", "on and on"],
+)
+async def test_what_ends_a_text_ends_no_answer(stopping):
+    """A label is none of the model's text."""
+    async with driven(scripted(("TEXT", "New York"))) as model:
+        writer = writer_of(model, Classify(("New York", "New")), stopping=stopping)
+        pieces, written = await write(writer, job("TEXT"))
+    assert [piece.text for piece in pieces] == ["New York"]
+    assert written.usage.completion_tokens == len("New York") + 1
+
+
 @pytest.mark.parametrize("chat", [True, False])
 async def test_any_other_answer_gives_the_likeliest_label(chat):
     """All labels are as likely as they are short, for this model."""

@@ -95,6 +95,28 @@ async def test_a_draft_is_read_and_what_is_none_becomes_one_section():
         assert sections == (Section("Write about bees."),)
 
 
+@pytest.mark.parametrize(
+    "stopping",
+    [
+        StoppingParams(max_tokens=9, stop=("Hills", "\n")),
+        StoppingParams(max_tokens=99, min_tokens=60),
+        StoppingParams(max_tokens=99, ignore_eos=True),
+        StoppingParams(max_tokens=9, stop_token_ids=frozenset(b"L")),
+    ],
+    ids=["stop", "min_tokens", "ignore_eos", "stop_token_ids"],
+)
+async def test_what_ends_a_section_ends_no_draft_and_no_answer(stopping):
+    """The outline and the judgement are asked for as if nothing had been said of the sections."""
+    said = (("yes or no", "yes"), ("about ants", "1. Legs\n2. Hills"))
+    async with driven(scripted(*said)) as model:
+        author = author_of(model, "Write about ants.", stopping=stopping)
+        sections, usage = await author.draft(4)
+        assert sections == (Section("Legs"), Section("Hills"))
+        assert usage.completion_tokens == len(said[1][1]) + 1
+        author.settle(sections)
+        assert (await author.judge())[0]
+
+
 @pytest.mark.parametrize(("said", "is_parallel"), [("yes", True), ("Yes!", True), ("no", False)])
 async def test_one_token_says_whether_sections_are_independent(said, is_parallel):
     async with driven(scripted(("yes or no", said))) as model:

@@ -86,6 +86,7 @@ async def choose_label(
         granularity=Granularity.FULL,
         sampling=SamplingParams(),
         max_tokens=longest + _MORE_TOKENS,
+        has_own_end=True,
     )
     answer, completion = await voice.listen(question, manner)
     if completion.finish_reason in _CUT_OFF:
@@ -102,6 +103,7 @@ async def _likeliest(
         granularity=Granularity.FULL,
         sampling=SamplingParams(logprobs=_TOP, prompt_logprobs=0),
         max_tokens=1,
+        has_own_end=True,
     )
     scores: list[float] = []
     for start in range(0, len(labels), _SIDE_BY_SIDE):

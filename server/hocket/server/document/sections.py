@@ -226,6 +226,7 @@ class SectionWriter:
             granularity=Granularity.TOKEN,
             sampling=SamplingParams(logit_bias=logit_bias),
             max_tokens=max_tokens,
+            has_own_end=True,
         )
         texts: list[str] = []
         token_ids: set[int] = set()

@@ -105,11 +105,14 @@ class Manner:
         granularity: In which pieces its text comes.
         sampling: How its tokens are drawn.
         max_tokens: Most tokens of its text; None leaves that to the options.
+        has_own_end: Whether it is no text of the caller's, so that nothing but `max_tokens` ends it
+            before its time.
     """
 
     granularity: Granularity
     sampling: SamplingParams
     max_tokens: int | None = None
+    has_own_end: bool = False
 
 
 class Voice:
@@ -246,11 +249,14 @@ class Voice:
         max_tokens = options.max_tokens(limits.max_context_tokens - len(token_ids))
         if manner is not None and manner.max_tokens is not None:
             max_tokens = manner.max_tokens
-        stop = (*options.stopping.stop, *question.stops_for(self._model))
+        wanted = options.stopping
+        if manner is not None and manner.has_own_end:
+            wanted = StoppingParams(max_tokens=max_tokens)
+        stop = (*wanted.stop, *question.stops_for(self._model))
         stopping = replace(
-            options.stopping,
+            wanted,
             max_tokens=max_tokens,
-            min_tokens=min(options.stopping.min_tokens, max_tokens),
+            min_tokens=min(wanted.min_tokens, max_tokens),
             stop=stop,
         )
         return Submit(
