@@ -115,6 +115,17 @@ async def test_the_parts_of_a_segment_share_its_max_tokens(most, text):
     assert written.finish_reason is FinishReason.MAX_TOKENS
 
 
+async def test_a_part_that_was_cut_off_is_told():
+    """Whatever became of the parts behind it."""
+    source = "aaa `x` bbb `y`"
+    answers = [(FIRST, "lost"), ("aaa", "1" * 600), ("bbb", "22")]
+    async with driven(scripted(*answers)) as model:
+        one = job(source, protected=spans(source, "`x`", "`y`"))
+        pieces, written = await write(writer_of(model), one)
+    assert "".join(piece.text for piece in pieces) == f"{'1' * 512} `x` 22 `y`"
+    assert written.finish_reason is FinishReason.MAX_TOKENS
+
+
 async def test_a_stop_string_of_the_caller_ends_the_whole_segment():
     text = "aaa `x` bbb `y`"
     answers = [(FIRST, "lost"), ("aaa", "12345"), ("bbb", "never")]

@@ -168,12 +168,12 @@ class GeneratingWriter:
     ) -> Items:
         """Write the parts between protected spans, one after the other, within one `max_tokens`."""
         left = self._options.stopping.max_tokens if self._options.has_max_tokens else None
-        reason = FinishReason.END_OF_TEXT
+        ended = FinishReason.END_OF_TEXT  # all parts came to their own end
         for part in parts:
             for piece in cutter.push(part.before):
                 yield piece
             if left == 0:  # the spans come all the same
-                reason = FinishReason.MAX_TOKENS
+                ended = FinishReason.MAX_TOKENS
                 continue
             glue = _GLUE.match(part.text)  # models drop a comma at the beginning
             begin = glue.end() if glue else 0
@@ -189,15 +189,16 @@ class GeneratingWriter:
                     if output.finished is not None:
                         completion = output.finished.completions[0]
                         reason = self._reason(completion, prompt)
+                        ended = ended if reason is FinishReason.END_OF_TEXT else reason
                         left = None if left is None else left - completion.completion_tokens
-            if reason in _ENDED:
+            if ended in _ENDED:
                 break
         else:
             for piece in cutter.push(after):
                 yield piece
         for piece in cutter.finish():
             yield piece
-        yield voice.written(reason, "split")
+        yield voice.written(ended, "split")
 
     async def _choose(self, job: Job, voice: Voice, labels: Sequence[str]) -> Items:
         prompt = self._prompt(job, job.segment.text)
