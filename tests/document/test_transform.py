@@ -194,6 +194,21 @@ async def test_when_the_time_is_up_what_came_is_told_and_not_written():
     assert (end.gap, end.source_bytes) == (" d", 10)
 
 
+async def test_a_time_that_is_up_once_all_is_written_made_nothing_partial():
+    """A slow reader may see the end late. Had more been about to come, nobody could know."""
+    for is_whole in (True, False):
+        document = make(Upper())
+        await document.push("A. B.")
+        if is_whole:
+            document.close_nowait()
+        events, ends = document.events(), 0
+        while ends < 2:
+            ends += isinstance((await anext(events)).event, JobEnded)
+        document.expire_nowait()
+        *_, end = [event async for event in events]
+        assert (end.incomplete, end.is_partial) == (0, not is_whole)
+
+
 async def test_an_engine_that_saw_the_deadline_first_makes_it_partial_too():
     writer = ScriptedWriter()
     document = make(writer)
@@ -232,6 +247,51 @@ async def test_what_is_too_much_is_refused(plan, text, said):
         await document.push(text)
         document.close_nowait()
         await all_of(document)
+
+
+@pytest.mark.parametrize("plan", [{"max_segments": 1}, {"max_gap_bytes": 2}])
+async def test_what_is_too_much_of_given_segments_is_told_of_them(plan):
+    """Their caller has sent no text."""
+    document = make(Upper(), **plan)
+    await document.push_given("a", "")
+    await document.push_given("b", " - ")
+    document.close_nowait()
+    with pytest.raises(InvalidRequest) as refused:
+        await all_of(document)
+    assert [violation.field for violation in refused.value.violations] == ["segment"]
+
+
+async def test_a_cut_that_is_given_up_is_no_end_of_the_document():
+    """As when threads are closed: what it holds is told, and not that this was all."""
+    document = make(Upper())
+    await document.push("A. B.")
+    document.close_nowait()
+
+    async def given_up(_work):
+        raise asyncio.CancelledError
+
+    document._run = given_up
+    with pytest.raises(GenerationFailed):
+        await all_of(document)
+
+
+async def test_however_short_parts_are_few_of_them_wait(monkeypatch):
+    """Each costs something, be it empty."""
+    monkeypatch.setattr(module, "_MOST_HELD_CHARS", 1_000)
+    document = make(Upper())
+
+    async def push() -> None:
+        for _ in range(500):
+            await document.push_given("", "")
+
+    pushing = asyncio.create_task(push())
+    await asyncio.sleep(0)
+    assert 1 <= len(document._parts) <= 100
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(all_of(document))
+        await pushing
+        document.close_nowait()
+    assert reading.result()[-1].segments == 500
 
 
 async def test_cancels_of_what_cannot_be_are_ignored():

@@ -175,7 +175,6 @@ class Compose:
             source_bytes=0,
             gap="",
             target_bytes=self._merge.target_bytes,
-            is_expired=self._fanout.is_expired,
         )
         yield replace(ended, usage=ended.usage + self._primed)
 

@@ -169,6 +169,10 @@ class Fanout:
                     position += 1
         except Exception as error:  # noqa: BLE001 - raised again once all that has begun ended
             self._error = error
+        except asyncio.CancelledError:
+            if _is_left():
+                raise
+            self._error = GenerationFailed()  # what came is not all there was
 
     async def _begin(self, live: _Live) -> None:
         """Wait until a job may begin, and begin it."""
@@ -236,9 +240,8 @@ class Fanout:
         except HocketError as error:
             failure = error
         except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # we are leaving; otherwise something that the writer waits for was cancelled
+            if _is_left():
+                raise
             self._on_bug(job, error)
             failure = GenerationFailed()
         finally:
@@ -269,3 +272,9 @@ class Fanout:
         """Let the reader see that something is over."""
         with contextlib.suppress(asyncio.QueueFull):  # then it is not asleep
             self._queue.put_nowait(None)
+
+
+def _is_left() -> bool:
+    """Whether a task is cancelled because we leave, not something that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

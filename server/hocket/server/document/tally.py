@@ -68,7 +68,7 @@ class Tally:
         source_bytes: int,
         gap: str,
         target_bytes: tuple[int, ...],
-        is_expired: bool,
+        is_cut: bool = False,
     ) -> DocumentEnded:
         """Return what the document came to.
 
@@ -77,7 +77,7 @@ class Tally:
             source_bytes: Length of the source.
             gap: What stands after the last segment.
             target_bytes: Length of each variant's target up to the last segment's end.
-            is_expired: Whether the time was up.
+            is_cut: Whether more might have come when the time was up.
         """
         return DocumentEnded(
             segments=segments,
@@ -88,5 +88,5 @@ class Tally:
             gap=gap,
             target_bytes=tuple(size + len(gap.encode()) for size in target_bytes),
             usage=self._usage,
-            is_partial=is_expired or self._is_late,
+            is_partial=is_cut or self._is_late,
         )

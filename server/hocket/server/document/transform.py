@@ -24,6 +24,7 @@ from hocket.server.text.segments import Segment
 
 _SLICE_CHARS = 4_096  # that are cut at once
 _MOST_HELD_CHARS = 1 << 20  # that wait to be cut, before no more is taken
+_PART_CHARS = 64  # that a part costs beside its own
 
 _T = TypeVar("_T")
 _Part = str | tuple[str, str]  # a slice of text, or a given segment and the gap before it
@@ -115,7 +116,9 @@ class DocumentTransform:
         self._news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_closed = False
+        self._is_cut = False
         self._error: Exception | None = None
+        self._field = "text"  # under which the document is complained about
         self._source_bytes = 0
         self._segments = 0
         self._gap = ""
@@ -131,7 +134,7 @@ class DocumentTransform:
         Raises:
             InvalidRequest: The document has become too long.
         """
-        self._weigh("text", text)
+        self._weigh(text)
         slices = (text[at : at + _SLICE_CHARS] for at in range(0, len(text), _SLICE_CHARS))
         await self._hold(*slices)
 
@@ -141,7 +144,8 @@ class DocumentTransform:
         Raises:
             InvalidRequest: The document has become too long.
         """
-        self._weigh("segment", gap, text)
+        self._field = "segment"
+        self._weigh(gap, text)
         await self._hold((text, gap))
 
     def close_nowait(self, error: Exception | None = None) -> None:
@@ -160,6 +164,7 @@ class DocumentTransform:
 
     def expire_nowait(self) -> None:
         """End all because the time is up: what came is cut, but not written; nothing is awaited."""
+        self._is_cut |= not self._is_closed
         self._fanout.expire_nowait()
         self.close_nowait()
 
@@ -187,7 +192,7 @@ class DocumentTransform:
             source_bytes=self._source_bytes,
             gap=self._gap,
             target_bytes=self._merge.target_bytes,
-            is_expired=self._fanout.is_expired,
+            is_cut=self._is_cut,
         )
 
     async def _jobs(self) -> AsyncGenerator[Job]:
@@ -240,11 +245,11 @@ class DocumentTransform:
             self._has_room.clear()
             await self._has_room.wait()
 
-    def _weigh(self, field: str, *texts: str) -> None:
+    def _weigh(self, *texts: str) -> None:
         size = sum(len(text.encode()) for text in texts)
         if self._source_bytes + size > self._plan.max_bytes:
             raise InvalidRequest.of(
-                field, f"makes the document longer than {self._plan.max_bytes} bytes"
+                self._field, f"makes the document longer than {self._plan.max_bytes} bytes"
             )
         if not self._is_closed:
             self._source_bytes += size
@@ -252,7 +257,7 @@ class DocumentTransform:
     def _checked(self, segment: Segment) -> Segment:
         if segment.index >= self._plan.max_segments:
             raise InvalidRequest.of(
-                "text", f"makes more than {self._plan.max_segments} segments of the document"
+                self._field, f"makes more than {self._plan.max_segments} segments of the document"
             )
         self._check_gap(segment.gap)
         self._segments = segment.index + 1
@@ -262,10 +267,10 @@ class DocumentTransform:
         size = len(gap.encode())
         if size > self._plan.max_gap_bytes:
             raise InvalidRequest.of(
-                "text",
+                self._field,
                 f"has {size} bytes between two segments, more than {self._plan.max_gap_bytes}",
             )
 
 
 def _chars(part: _Part) -> int:
-    return len(part) if isinstance(part, str) else sum(map(len, part))
+    return _PART_CHARS + (len(part) if isinstance(part, str) else sum(map(len, part)))
