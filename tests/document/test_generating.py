@@ -266,6 +266,16 @@ async def test_a_cancelled_job_ends_as_cancelled(protected, when):
     writer.cancel_nowait(one)  # it is over
 
 
+async def test_a_document_that_was_left_may_come_again_at_once():
+    """Under the same id: what the engine has not let go of yet is in nobody's way."""
+    one = job("long")
+    async with driven(scripted(("long", "go on " * 9))) as model:
+        items = writer_of(model, granularity=Granularity.TOKEN).write(one)
+        await anext(items)
+        await items.aclose()
+        assert await text_of(writer_of(model), one) == "go on " * 8 + "go on"
+
+
 async def test_a_job_is_given_up_by_closing_it():
     async with driven(scripted(("long", "go on " * 600))) as model:
         writer = writer_of(model, granularity=Granularity.TOKEN)

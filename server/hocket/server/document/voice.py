@@ -1,6 +1,7 @@
 """One job's requests to the engine: begun, read, cancelled, left. Loop thread."""
 
 import hashlib
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,8 @@ class WritingOptions:
         sentences: How what is written is cut into sentences.
         priority: Lower runs first.
         deadline: When it is no longer wanted, in seconds of the engine's clock; None for never.
+        serial: Tells this document from one before it with the same id, of whose requests the
+            engine may not have let go yet.
         field: The path that a prompt is complained about under.
     """
 
@@ -81,6 +84,7 @@ class WritingOptions:
     sentences: SentenceOptions = field(default_factory=SentenceOptions)
     priority: int = 0
     deadline: float | None = None
+    serial: str = field(default_factory=lambda: secrets.token_hex(4))
     field: str = "segment"
 
     def max_tokens(self, room: int) -> int:
@@ -146,7 +150,7 @@ class Voice:
         self._options = options
         self._run_text = run_text
         # No caller's own id has a slash in it.
-        self._name = f"{options.request_id}/{place.segment}/{place.variant}"
+        self._name = f"{options.request_id}/{options.serial}/{place.segment}/{place.variant}"
         self._arrived = clock()
         self._count = 0
         self._generations: list[Generation] = []
