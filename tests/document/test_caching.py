@@ -187,6 +187,31 @@ async def test_who_follows_is_cancelled_alone():
     assert scene.inner.cancelled == []
 
 
+async def test_what_is_cancelled_before_it_is_begun_is_not_written():
+    """The writer does not know of it yet, so that it cannot be asked to end it."""
+    scene = Scene("a", "a")
+    leading = scene.writer.write(scene.jobs[0])
+    asking = asyncio.create_task(anext(leading))
+    await asyncio.sleep(0)
+    scene.writer.cancel_nowait(scene.jobs[0])
+    assert await asking == CANCELLED
+    assert scene.inner.begun == []
+    await leading.aclose()
+    scene.inner.say(Place(1), DONE)
+    assert await scene.read(1) == [DONE]
+
+
+async def test_what_is_left_before_it_is_begun_stands_in_nobodys_way(no_leaked_tasks):
+    scene = Scene("a", "a")
+    leading = scene.begin(0)
+    await asyncio.sleep(0)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+    scene.inner.say(Place(1), DONE)
+    assert await scene.read(1) == [DONE]
+
+
 async def test_who_writes_is_cancelled_through():
     scene = Scene("free", "a")
     for index in range(2):

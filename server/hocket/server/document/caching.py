@@ -82,12 +82,26 @@ class CachingWriter:
             HocketError: It is written here, and failed.
         """
         own = self._key(job)
-        if own is None:
-            async with aclosing(self._writer.write(job)) as items:
+        items = self._writer.write(job) if own is None else self._share(job, (self._owner, own))
+        try:
+            async with aclosing(items):
                 async for item in items:
                     yield item
-            return
-        key, shown = (self._owner, own), _Shown()
+        finally:
+            self._cancelled.discard(job.place)
+
+    def cancel_nowait(self, job: Job) -> None:
+        """Ask that a job in progress end now; see `Writer.cancel_nowait`."""
+        self._cancelled.add(job.place)
+        result = self._following.get(job.place)
+        if result is None:
+            self._writer.cancel_nowait(job)
+        else:
+            result.announce()
+
+    async def _share(self, job: Job, key: Key) -> Items:
+        """Yield a job's items, from somebody else's result while there is one."""
+        shown = _Shown()
         try:
             while (result := self._cache.find(key)) is not None:
                 self._following[job.place] = result
@@ -104,16 +118,6 @@ class CachingWriter:
                     yield item
         finally:
             self._following.pop(job.place, None)
-            self._cancelled.discard(job.place)
-
-    def cancel_nowait(self, job: Job) -> None:
-        """Ask that a job in progress end now; see `Writer.cancel_nowait`."""
-        result = self._following.get(job.place)
-        if result is None:
-            self._writer.cancel_nowait(job)
-        else:
-            self._cancelled.add(job.place)
-            result.announce()
 
     async def _follow(self, place: Place, result: Result, shown: _Shown) -> Items:
         """Yield what becomes known of a result, and its end if it has one."""
@@ -161,6 +165,9 @@ class CachingWriter:
 
     async def _write(self, job: Job, result: Result, said: _Said) -> None:
         """Write a job to its end, or until cancelled."""
+        if job.place in self._cancelled:  # before the writer could know of it
+            said.put_nowait(Written(finish_reason=FinishReason.CANCELLED))
+            return
         async with aclosing(self._writer.write(job)) as items:
             async for item in items:
                 result.add(item)
