@@ -145,6 +145,24 @@ async def test_what_sections_share_is_computed_once():
         assert model.engine.statistics().prefill_tokens == computed
 
 
+async def test_few_prompts_tell_what_all_of_them_share():
+    """A thousand long ones would hold a thread for a long time; any few begin as all do."""
+    sections = tuple(Section(f"Part {index}") for index in range(1_000))
+    async with driven(scripted(("", "1"), num_prefix_chunks=4_096)) as model:
+        author = author_of(model)
+        author.settle(sections)
+        real, asked = author._question, []
+
+        def counting(index, before):
+            asked.append(index)
+            return real(index, before)
+
+        author._question = counting
+        shared = author._shared()
+    assert len(asked) <= 16
+    assert ByteTokenizer().decode(shared).endswith('Write the section "Part ')
+
+
 @pytest.mark.parametrize(
     ("sections", "chunks", "task"),
     [(SECTIONS[:1], 64, "Bees."), (SECTIONS, 0, "Bees."), (SECTIONS, 1, "B")],

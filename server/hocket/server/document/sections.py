@@ -32,6 +32,7 @@ from hocket.server.text.pieces import Granularity
 
 _DRAFTING: Final = Place(-1)  # no section stands there
 _SLACK_CHARS: Final = 16
+_MOST_COMPARED: Final = 8  # about
 _FIRST_WORD: Final = re.compile(r"\A\S*\s")
 _LAST_WORD: Final = re.compile(r"\s\S*\Z")
 
@@ -262,10 +263,15 @@ class SectionWriter:
         return SectionQuestion(self._told, titles[: len(before)], tuple(before), asked)
 
     def _shared(self) -> tuple[int, ...]:
-        """Return the tokens that the prompts of all sections begin with. Text thread."""
+        """Return the tokens that the prompts of all sections begin with. Text thread.
+
+        A few of them are looked at: a thousand long ones would hold the thread for long, and a
+        token too many is copied by fewer, no more.
+        """
+        step = max(1, len(self._sections) // _MOST_COMPARED)
         first, *others = (
             self._question(index, ()).encode(self._model, reserved=0)
-            for index in range(len(self._sections))
+            for index in range(0, len(self._sections), step)
         )
         count = min(map(len, (first, *others))) - 1  # of each prompt one token is computed
         for other in others:
