@@ -10,7 +10,14 @@ from document.driven import driven, run_here, scripted
 from document.jobs import job, options, spans, text_of, texts_of, write
 from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.prompts import Prompts
-from hocket.server.document.tasks import Classify, FillIn, Rewrite, Summarize, Translate
+from hocket.server.document.tasks import (
+    Classify,
+    FillIn,
+    Instruct,
+    Rewrite,
+    Summarize,
+    Translate,
+)
 from hocket.server.engine.commands import FinishReason
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
@@ -97,6 +104,24 @@ async def test_a_segment_that_is_kept_as_a_whole_is_not_written():
         assert model.engine.statistics().steps == 0
     assert "".join(piece.text for piece in pieces) == "`x`, `y`."
     assert (written.protection, written.usage.prompt_tokens) == ("kept", 0)
+
+
+@pytest.mark.parametrize("task", [Translate(("fr", "de")), Rewrite(), Summarize(2)])
+@pytest.mark.parametrize("text", ["", "---", "\N{THUMBS UP SIGN}!"])
+async def test_where_there_is_nothing_to_work_on_nothing_is_made_up(task, text):
+    """A caller's own segments may be empty; found ones hold a letter or a digit."""
+    async with driven(scripted(("", "Made up."))) as model:
+        pieces, written = await write(writer_of(model, task), job(text))
+        assert model.engine.statistics().steps == 0
+    assert "".join(piece.text for piece in pieces) == text
+    assert (written.finish_reason, written.protection) == (FinishReason.END_OF_TEXT, "")
+
+
+async def test_a_callers_own_words_are_put_to_any_segment():
+    """They may be about signs, and a label is wanted whatever the text."""
+    async with driven(scripted(("\N{THUMBS UP SIGN}", "good"))) as model:
+        for task in (PLAIN, Instruct("Say it."), Classify(("good", "bad"))):
+            assert await text_of(writer_of(model, task), job("\N{THUMBS UP SIGN}")) == "good"
 
 
 @pytest.mark.parametrize(

@@ -480,7 +480,9 @@ class GivenSegment(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """What is worked on."""
+    """What is worked on. `translate`, `rewrite` and `summarize` give back as it is
+    what holds no letter and no digit.
+    """
     gap: _builtins.str
     """What stands between the segment before this one and this one."""
     def __init__(

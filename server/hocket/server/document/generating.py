@@ -1,6 +1,7 @@
 """A writer on a language model: each segment is a request, or a few, of its own. Loop thread.
 
     no protected spans    written live
+    nothing to work on    as it is, where the task is ours: models make something up
     protected spans       masked, written, unmasked; where a mask was lost, the parts between them
     labels                written and matched, or else the likeliest
 
@@ -20,7 +21,7 @@ from hocket.server.document.cutter import Cutter
 from hocket.server.document.job import Job, Place, Written, WrittenPiece
 from hocket.server.document.labels import choose_label
 from hocket.server.document.prompts import Prompt, Prompts
-from hocket.server.document.tasks import Classify, Summarize
+from hocket.server.document.tasks import Classify, Rewrite, Summarize, Translate
 from hocket.server.document.trim import Trim
 from hocket.server.document.voice import (
     Manner,
@@ -33,7 +34,7 @@ from hocket.server.document.voice import (
 from hocket.server.engine.commands import Completion, FinishReason
 from hocket.server.errors import QueueTimeout
 from hocket.server.text.pieces import Granularity, PieceKind
-from hocket.server.text.protection import Part, mask
+from hocket.server.text.protection import Part, is_kept, mask
 
 _CUT_OFF: Final = (FinishReason.CANCELLED, FinishReason.ABORTED, FinishReason.TIME_BUDGET)
 
@@ -131,7 +132,7 @@ class GeneratingWriter:
     def _items(self, job: Job, voice: Voice) -> Items:
         if isinstance(self._prompts.task, Classify):
             return self._choose(job, voice, self._prompts.task.labels)
-        if self._protected(job):
+        if self._protected(job) or self._has_nothing(job):
             return self._write_masked(job, voice)
         prompt = self._prompt(job, job.segment.text)
         return written_live(voice, prompt, self._model, self._options)
@@ -143,7 +144,7 @@ class GeneratingWriter:
         if not parts:
             for piece in (*cutter.push(after), *cutter.finish()):
                 yield piece
-            yield voice.written(FinishReason.END_OF_TEXT, "kept")
+            yield voice.written(FinishReason.END_OF_TEXT, "kept" if masked.spans else "")
             return
         prompt = self._prompt(job, masked.text)
         manner = Manner(granularity=Granularity.TOKEN, sampling=voice.sampling)
@@ -216,6 +217,11 @@ class GeneratingWriter:
         if isinstance(self._prompts.task, Classify | Summarize):
             return ()
         return job.segment.protected
+
+    def _has_nothing(self, job: Job) -> bool:
+        """Return whether there is nothing to translate, say in other words, or shorten."""
+        is_ours = isinstance(self._prompts.task, Translate | Rewrite | Summarize)
+        return is_ours and is_kept(job.segment.text, ())
 
     def _prompt(self, job: Job, text: str) -> Prompt:
         return self._prompts.prompt(text, variant=job.place.variant, context=job.context)
