@@ -21,7 +21,7 @@ from hocket.server.document.tasks import (
 from hocket.server.engine.commands import FinishReason
 from hocket.server.engine.config import EngineConfig
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
-from hocket.server.errors import GenerationFailed, InvalidRequest, Reason
+from hocket.server.errors import GenerationFailed, InvalidRequest, QueueTimeout, Reason
 from hocket.server.text.pieces import Granularity, PieceKind
 from hocket.server.text.protection import mask
 
@@ -314,6 +314,27 @@ async def test_what_does_not_begin_in_time_ends_by_its_time():
         pieces, written = await write(writer_of(model, deadline=0.0), job("one"))
     assert pieces == []
     assert written.finish_reason is FinishReason.TIME_BUDGET
+
+
+async def test_parts_that_were_written_in_time_come_though_the_next_was_late():
+    text = "aaa `x` bbb `y`"
+    answers = [(FIRST, "lost"), ("aaa", "12345"), ("bbb", "never")]
+    async with driven(scripted(*answers)) as model:
+        writer = writer_of(model)
+        real, asked = writer._run_text, []
+
+        async def late(work):
+            asked.append(work)
+            if len(asked) == 3:
+                raise QueueTimeout
+            return await real(work)
+
+        writer._run_text = late
+        one = job(text, protected=spans(text, "`x`", "`y`"))
+        pieces, written = await write(writer, one)
+    assert "".join(piece.text for piece in pieces) == "12345 `x`"
+    assert written.finish_reason is FinishReason.TIME_BUDGET
+    assert written.protection == "split"
 
 
 async def test_a_job_draws_with_a_seed_of_its_own():

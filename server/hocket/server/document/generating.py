@@ -160,9 +160,14 @@ class GeneratingWriter:
             yield voice.written(reason)  # what there is of it still has masks in it
         else:
             voice.hide()
-            async with aclosing(self._write_parts(job, voice, parts, after, cutter)) as items:
-                async for item in items:
-                    yield item
+            try:
+                async with aclosing(self._write_parts(job, voice, parts, after, cutter)) as items:
+                    async for item in items:
+                        yield item
+            except QueueTimeout:  # of one of them; what those before it came to is final
+                for piece in cutter.finish():
+                    yield piece
+                yield voice.written(FinishReason.TIME_BUDGET, "split")
 
     async def _write_parts(
         self, job: Job, voice: Voice, parts: Sequence[Part], after: str, cutter: Cutter
