@@ -1,12 +1,18 @@
-"""Jobs for writers, and what came of them."""
+"""Jobs for writers on the engine, and what came of them."""
 
 import asyncio
 from contextlib import aclosing
 
+from document.driven import run_here
+from hocket.server.document.generating import GeneratingWriter
 from hocket.server.document.job import Job, Place, Written, WrittenPiece
+from hocket.server.document.prompts import Prompts
+from hocket.server.document.tasks import FillIn
 from hocket.server.document.voice import WritingOptions
 from hocket.server.engine.sampling import SamplingParams, StoppingParams
 from hocket.server.text.segments import Segment
+
+PLAIN = FillIn("{segment}")
 
 
 def job(text, *, at=0, variant=0, context=(), protected=()) -> Job:
@@ -26,6 +32,13 @@ def options(**changes) -> WritingOptions:
         "stopping": StoppingParams(max_tokens=512),
     }
     return WritingOptions(**(values | changes))
+
+
+def writer_of(model, task=PLAIN, **changes) -> GeneratingWriter:
+    loop = asyncio.get_running_loop()
+    return GeneratingWriter(
+        model, Prompts(task), options(**changes), run_text=run_here, clock=loop.time
+    )
 
 
 async def write(writer, one) -> tuple[list[WrittenPiece], Written]:

@@ -1,18 +1,14 @@
 """A writer on the engine: texts as the prompt alone gives them, gaps exact, spans kept."""
 
-import asyncio
 import dataclasses
 from contextlib import aclosing
 
 import pytest
 
-from document.driven import driven, run_here, scripted
-from document.jobs import job, options, spans, text_of, texts_of, write
-from hocket.server.document.generating import GeneratingWriter
-from hocket.server.document.prompts import Prompts
+from document.driven import driven, scripted
+from document.jobs import PLAIN, job, spans, text_of, texts_of, write, writer_of
 from hocket.server.document.tasks import (
     Classify,
-    FillIn,
     Instruct,
     Rewrite,
     Summarize,
@@ -29,14 +25,6 @@ pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
 # The masks as the model is shown them.
 FIRST, SECOND, THIRD = mask("abc", ((0, 1), (1, 2), (2, 3))).text.replace("⟧", "⟧ ").split()
-PLAIN = FillIn("{segment}")
-
-
-def writer_of(model, task=PLAIN, **changes) -> GeneratingWriter:
-    loop = asyncio.get_running_loop()
-    return GeneratingWriter(
-        model, Prompts(task), options(**changes), run_text=run_here, clock=loop.time
-    )
 
 
 @pytest.mark.parametrize("granularity", [Granularity.TOKEN, Granularity.SENTENCE])
@@ -169,69 +157,6 @@ async def test_a_summary_keeps_no_spans():
         pieces, written = await write(writer, job("See `x`.", protected=((4, 7),)))
     assert [piece.text for piece in pieces] == ["Short."]
     assert not written.protection
-
-
-@pytest.mark.parametrize(
-    ("answer", "label"),
-    [
-        ("Good", "good"),
-        (' "Bad." ', "bad"),
-        ("very good: I like it", "very good"),
-        ("good.", "good"),
-    ],
-)
-@pytest.mark.parametrize("granularity", [Granularity.TOKEN, Granularity.SENTENCE])
-async def test_an_answer_that_is_a_label_gives_that_label(answer, label, granularity):
-    async with driven(scripted(("TEXT", answer))) as model:
-        writer = writer_of(model, Classify(("good", "very good", "bad")), granularity=granularity)
-        pieces, written = await write(writer, job("TEXT"))
-    assert [piece.text for piece in pieces] == [label]
-    assert written.finish_reason is FinishReason.END_OF_TEXT
-
-
-@pytest.mark.parametrize(
-    "stopping",
-    [
-        StoppingParams(max_tokens=1, stop=("York",)),
-        StoppingParams(max_tokens=9, stop_token_ids=frozenset(b" ")),
-        StoppingParams(max_tokens=99, min_tokens=40, ignore_eos=True),
-    ],
-    ids=["stop", "stop_token_ids", "on and on"],
-)
-async def test_what_ends_a_text_ends_no_answer(stopping):
-    """A label is none of the model's text."""
-    async with driven(scripted(("TEXT", "New York"))) as model:
-        writer = writer_of(model, Classify(("New York", "New")), stopping=stopping)
-        pieces, written = await write(writer, job("TEXT"))
-    assert [piece.text for piece in pieces] == ["New York"]
-    assert written.usage.completion_tokens == len("New York") + 1
-
-
-@pytest.mark.parametrize("chat", [True, False])
-async def test_any_other_answer_gives_the_likeliest_label(chat):
-    """All labels are as likely as they are short, for this model."""
-    labels = ("splendid", "fair", *(f"number {index}" for index in range(30)))
-    async with driven(scripted(("TEXT", "I cannot say."), chat=chat)) as model:
-        pieces, written = await write(writer_of(model, Classify(labels)), job("TEXT"))
-    assert [piece.text for piece in pieces] == ["fair"]
-    assert written.usage.completion_tokens > len(labels)
-
-
-@pytest.mark.parametrize("count", ["decode_tokens", "finished_requests"])
-async def test_a_choice_that_is_cancelled_is_none(count):
-    """Whether the answer is written or the labels are weighed."""
-    writer, one = None, job("TEXT")
-
-    def on_step(outputs):
-        if getattr(outputs.statistics, count):
-            writer.cancel_nowait(one)
-
-    labels = tuple(f"number {index}" for index in range(40))
-    async with driven(scripted(("TEXT", "I cannot say.")), on_step=on_step) as model:
-        writer = writer_of(model, Classify(labels))
-        pieces, written = await write(writer, one)
-    assert pieces == []
-    assert written.finish_reason is FinishReason.CANCELLED
 
 
 async def test_a_model_without_a_template_ends_where_the_form_goes_on():
